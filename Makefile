@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test check lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   deploy v2 over v1 across six zones in the built-in lab (ARGS=--json for one JSON object)"
+	@echo "make test   all checks and tests"
+	@echo "make check  ruff, mypy, import contracts, tidy"
+
+# uv installs the locked set in seconds; it comes from PyPI like everything else.
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/failout demo $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check orchestrator tests benchmarks
+	$(BIN)/ruff format --check orchestrator tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest tests/tidy
+
+test: check
+	$(BIN)/pytest $(ARGS)
+
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	  --extra lab --extra postgres --group dev --group build pyproject.toml --output-file requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	  requirements/uv.in --output-file requirements/uv.txt
+
+clean:
+	rm -rf $(VENV) .failout build *.egg-info

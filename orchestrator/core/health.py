@@ -1,0 +1,166 @@
+"""I2 lives here: no data is never healthy. Counters become windows, windows become one of four verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Upper bounds of the latency buckets that every instance counts in, ms. The last bucket is open.
+LATENCY_BOUNDS_MS: tuple[float, ...] = (5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000)
+
+
+class Verdict(StrEnum):
+    """Only HEALTHY advances; UNHEALTHY rolls back; INCONCLUSIVE and UNMEASURED hold for a person."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    INCONCLUSIVE = "inconclusive"
+    UNMEASURED = "unmeasured"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Cumulative counts of one instance since it booted. `latency` has one count per bound of LATENCY_BOUNDS_MS and one more."""
+
+    requests: int
+    errors: int
+    latency: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a zone served between two readings. `p99_ms` is None when nothing was served."""
+
+    seconds: float
+    requests: int
+    errors: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+    @property
+    def rps(self) -> float:
+        return self.requests / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def error_share(self) -> float | None:
+        return self.errors / self.requests if self.requests else None
+
+
+def quantile_ms(latency: Sequence[int], q: float) -> float | None:
+    """Return the upper bound of the bucket that holds quantile `q`; None when empty, 2x the last bound when beyond it."""
+    total = sum(latency)
+    if total == 0:
+        return None
+    rank, seen = q * total, 0
+    for i, count in enumerate(latency):
+        seen += count
+        if seen >= rank and count:
+            return LATENCY_BOUNDS_MS[i] if i < len(LATENCY_BOUNDS_MS) else 2 * LATENCY_BOUNDS_MS[-1]
+    return 2 * LATENCY_BOUNDS_MS[-1]
+
+
+def window(before: Mapping[str, Counters], after: Mapping[str, Counters], seconds: float) -> Window:
+    """Subtract two readings of one zone. An instance that is new, or that restarted, counts from zero; one that is gone does not count."""
+    requests = errors = 0
+    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    for instance, now in after.items():
+        then = before.get(instance)
+        if then is None or now.requests < then.requests:
+            then = Counters(0, 0, (0,) * len(latency))
+        requests += now.requests - then.requests
+        errors += now.errors - then.errors
+        latency = [total + b - a for total, a, b in zip(latency, then.latency, now.latency, strict=True)]
+    return Window(seconds, requests, errors, quantile_ms(latency, 0.50), quantile_ms(latency, 0.99))
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """When a returning zone counts as no worse than the survivors. Shares are 0..1, latencies ms."""
+
+    samples_min: int = 30
+    error_share_max: float = 0.005
+    errors_min: int = 2
+    p99_added_max_ms: float = 75.0
+
+
+def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:
+    """Compare a zone on its way back with the survivors over the same seconds (I2)."""
+    if zone.requests == 0:
+        return Judgement(Verdict.UNMEASURED, f"the zone served 0 requests in {zone.seconds:.1f} s")
+    told = (
+        f"{zone.errors} errors of {zone.requests} requests, p99 {zone.p99_ms} ms "
+        f"(survivors {survivors.errors} of {survivors.requests}, p99 {survivors.p99_ms} ms)"
+    )
+    zone_share = zone.errors / zone.requests
+    base_share = survivors.errors / survivors.requests if survivors.requests else 0.0
+    if zone.errors >= policy.errors_min and zone_share > base_share + policy.error_share_max:
+        return Judgement(Verdict.UNHEALTHY, told)
+    if zone.requests < policy.samples_min:
+        return Judgement(Verdict.INCONCLUSIVE, f"{told}; fewer than {policy.samples_min} requests")
+    if survivors.requests < policy.samples_min or zone.p99_ms is None or survivors.p99_ms is None:
+        return Judgement(Verdict.INCONCLUSIVE, f"{told}; the survivors served too little to compare with")
+    if zone.p99_ms > survivors.p99_ms + policy.p99_added_max_ms:
+        return Judgement(Verdict.UNHEALTHY, told)
+    if zone.errors and zone_share > base_share + policy.error_share_max:
+        return Judgement(Verdict.INCONCLUSIVE, f"{told}; too few errors to tell")
+    return Judgement(Verdict.HEALTHY, told)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceProbe:
+    """What the region agent saw of one instance. `version` is None when it did not answer."""
+
+    id: str
+    reachable: bool
+    ready: bool
+    admitted: bool
+    version: str | None
+    in_flight: int
+    connections: int
+
+
+def judge_fleet(probes: Iterable[InstanceProbe], expected: int, version: str) -> Judgement:
+    """All of `expected` instances are there, ready and at `version`. Zero instances are not all ready (I2)."""
+    seen = list(probes)
+    if expected <= 0 or not seen:
+        return Judgement(Verdict.UNMEASURED, f"{len(seen)} instances seen of {expected} expected")
+    good = [p for p in seen if p.reachable and p.ready and p.version == version]
+    if len(good) >= expected and len(good) == len(seen):
+        return Judgement(Verdict.HEALTHY, f"{len(good)} of {expected} instances ready at {version}")
+    dark = sum(not p.reachable for p in seen)
+    unready = sum(p.reachable and not p.ready for p in seen)
+    wrong = sorted({str(p.version) for p in seen if p.reachable and p.version != version})
+    told = f"{len(good)} of {expected} instances ready at {version}: {dark} unreachable, {unready} not ready"
+    return Judgement(Verdict.UNHEALTHY, told + (f", at other versions {', '.join(wrong)}" if wrong else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """The result of requests that the region agent sent to a zone while no user's request went there."""
+
+    sent: int
+    ok: int
+    failed: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+def judge_synthetic(result: Synthetic, wanted: int, *, failed_share_max: float, p99_max_ms: float) -> Judgement:
+    """I2: unsent requests are not successes. `failed_share_max` 0..1."""
+    told = f"{result.ok} of {result.sent} synthetic requests answered, p99 {result.p99_ms} ms"
+    if result.sent == 0:
+        return Judgement(Verdict.UNMEASURED, told)
+    if result.failed > result.sent * failed_share_max:
+        return Judgement(Verdict.UNHEALTHY, told)
+    if result.sent < wanted:
+        return Judgement(Verdict.INCONCLUSIVE, f"{told}; {wanted} wanted")
+    if result.p99_ms is not None and result.p99_ms > p99_max_ms:
+        return Judgement(Verdict.UNHEALTHY, f"{told}, more than {p99_max_ms:.0f} ms")
+    return Judgement(Verdict.HEALTHY, told)

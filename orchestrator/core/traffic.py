@@ -1,0 +1,118 @@
+"""Who should get what: one desired-traffic document per service, versioned and fenced, for both tiers.
+
+Region tier: each zone is OUT, on the RAMP with a share of its fair part, or STEADY. Global tier: a weight per region.
+The document says where traffic should be; a reconciler makes the clouds match it and reads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from fractions import Fraction
+from math import ceil
+
+
+class Placement(StrEnum):
+    OUT = "out"
+    RAMP = "ramp"
+    STEADY = "steady"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneTraffic:
+    """`share` is 0..1 of the zone's fair part of its region: 1 means as much per instance as a survivor gets."""
+
+    placement: Placement
+    share: float = 1.0
+
+
+STEADY = ZoneTraffic(Placement.STEADY, 1.0)
+OUT = ZoneTraffic(Placement.OUT, 0.0)
+
+
+def ramp(share: float) -> ZoneTraffic:
+    return ZoneTraffic(Placement.RAMP, share)
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredTraffic:
+    """`version` grows with every change; `fence` is the lease's fencing number of the run that wrote it (0: nobody)."""
+
+    version: int
+    fence: int
+    zones: Mapping[str, ZoneTraffic]
+    region_weights: Mapping[str, int] = field(default_factory=dict)
+
+    def with_zone(self, zone: str, traffic: ZoneTraffic, fence: int) -> DesiredTraffic:
+        if self.zones.get(zone) == traffic and self.fence == fence:
+            return self
+        return replace(self, version=self.version + 1, fence=fence, zones={**self.zones, zone: traffic})
+
+    def with_weights(self, weights: Mapping[str, int], fence: int) -> DesiredTraffic:
+        if dict(self.region_weights) == dict(weights) and self.fence == fence:
+            return self
+        return replace(self, version=self.version + 1, fence=fence, region_weights=dict(weights))
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneSeen:
+    """What a cloud says of one zone's traffic, read back.
+
+    `taking`: instances that new traffic can reach. `draining`: instances whose old connections are still allowed.
+    `healthy`: instances that the load balancer calls healthy. `share`: 0..1 as in ZoneTraffic; None when mixed.
+    """
+
+    placement: Placement | None
+    share: float | None
+    taking: int
+    draining: int
+    healthy: int
+    total: int
+
+
+def matches(seen: ZoneSeen, desired: ZoneTraffic, grain: Fraction) -> bool:
+    """Say whether the cloud does what the document asks, to within the cloud's own grain (one instance on Azure).
+
+    Empty data never matches a wish for traffic (I2). Draining does not matter here: it is the drain's business.
+    """
+    if desired.placement is Placement.OUT:
+        return seen.placement is Placement.OUT and seen.taking == 0
+    if seen.total == 0 or seen.placement is not desired.placement:
+        return False
+    if desired.placement is Placement.STEADY:
+        return seen.healthy == seen.total == seen.taking
+    return seen.share is not None and abs(seen.share - desired.share) <= grain and seen.taking > 0
+
+
+@dataclass(frozen=True, slots=True)
+class RampStep:
+    """One step of a return. `merged` lists the configured steps that were too small to be measured (I9)."""
+
+    share: float
+    seconds: float
+    expected_requests: int
+    merged: tuple[float, ...] = ()
+
+
+def ramp_steps(
+    shares: Iterable[float], step_s: float, zone_rps: float, instances: int, *, samples_min: int, whole_instances: bool
+) -> tuple[RampStep, ...]:
+    """Plan the steps of a return (I9). Steps that cannot gather `samples_min` requests in `step_s` merge into the next.
+
+    `zone_rps` is the zone's fair part of the load. With `whole_instances` (Azure) a share is rounded up to 1/N.
+    The last step, 100 %, always stays: the gate there says `unmeasured` if nothing can be seen.
+    """
+    steps: list[RampStep] = []
+    merged: list[float] = []
+    wanted = sorted({*shares, 1.0})
+    for configured in wanted:
+        share = ceil(configured * instances - 1e-9) / instances if whole_instances and instances else configured
+        expected = int(zone_rps * share * step_s)
+        repeated = any(step.share >= share for step in steps)
+        if (expected < samples_min and configured < 1.0) or repeated:
+            merged.append(configured)
+            continue
+        steps.append(RampStep(share, step_s, expected, tuple(merged)))
+        merged = []
+    return tuple(steps)
