@@ -137,13 +137,18 @@ class TargetHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SeenRegion:
-    """`processes` per instance id; `healthz` per instance id: last answer of /healthz; `targets` per (pool, instance)."""
+    """`processes` per instance id; `healthz` per instance id: last answer of /healthz; `targets` per (pool, instance).
+
+    `incarnations` says which incarnation `processes` and `healthz` speak of: without it, a control plane that has just
+    asked for a new process cannot tell whether "running" still means the old one.
+    """
 
     id: str
     processes: Mapping[str, Process]
     healthz: Mapping[str, bool]
     targets: Mapping[tuple[str, str], TargetHealth]
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    incarnations: Mapping[str, int] = field(default_factory=dict)
 
 
 class ControlPlane(Protocol):
