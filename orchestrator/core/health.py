@@ -43,6 +43,7 @@ class Window:
     errors: int
     p50_ms: float | None
     p99_ms: float | None
+    latency: tuple[int, ...] = ()
 
     @property
     def rps(self) -> float:
@@ -77,7 +78,17 @@ def window(before: Mapping[str, Counters], after: Mapping[str, Counters], second
         requests += now.requests - then.requests
         errors += now.errors - then.errors
         latency = [total + b - a for total, a, b in zip(latency, then.latency, now.latency, strict=True)]
-    return Window(seconds, requests, errors, quantile_ms(latency, 0.50), quantile_ms(latency, 0.99))
+    p50, p99 = quantile_ms(latency, 0.50), quantile_ms(latency, 0.99)
+    return Window(seconds, requests, errors, p50, p99, tuple(latency))
+
+
+def add(windows: Iterable[Window]) -> Window:
+    """Put the windows of several zones, taken over the same seconds, together."""
+    parts = list(windows)
+    latency = [sum(counts) for counts in zip(*(w.latency for w in parts if w.latency), strict=True)]
+    seconds = max((w.seconds for w in parts), default=0.0)
+    requests, errors = sum(w.requests for w in parts), sum(w.errors for w in parts)
+    return Window(seconds, requests, errors, quantile_ms(latency, 0.50), quantile_ms(latency, 0.99), tuple(latency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,24 @@ class GatePolicy:
     samples_min: int = 30
     error_share_max: float = 0.005
     errors_min: int = 2
-    p99_added_max_ms: float = 75.0
+    p50_added_max_ms: float = 50.0
+    slow_share_max: float = 0.05
+    slow_min: int = 5
+
+
+def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
+    """The median moved, or more requests than chance explains are slower than the survivors' p99.
+
+    A p99 of a few dozen requests is their maximum, so two p99s are not compared: the share beyond the survivors' is.
+    """
+    assert zone.p50_ms is not None
+    assert survivors.p50_ms is not None
+    assert survivors.p99_ms is not None
+    if zone.p50_ms > survivors.p50_ms + policy.p50_added_max_ms:
+        return True
+    bounds = (*LATENCY_BOUNDS_MS, 2 * LATENCY_BOUNDS_MS[-1])
+    slow = sum(count for bound, count in zip(bounds, zone.latency, strict=False) if bound > survivors.p99_ms)
+    return slow >= policy.slow_min and slow > zone.requests * policy.slow_share_max
 
 
 def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:
@@ -106,7 +134,7 @@ def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:
         return Judgement(Verdict.INCONCLUSIVE, f"{told}; fewer than {policy.samples_min} requests")
     if survivors.requests < policy.samples_min or zone.p99_ms is None or survivors.p99_ms is None:
         return Judgement(Verdict.INCONCLUSIVE, f"{told}; the survivors served too little to compare with")
-    if zone.p99_ms > survivors.p99_ms + policy.p99_added_max_ms:
+    if _slower(zone, survivors, policy):
         return Judgement(Verdict.UNHEALTHY, told)
     if zone.errors and zone_share > base_share + policy.error_share_max:
         return Judgement(Verdict.INCONCLUSIVE, f"{told}; too few errors to tell")
@@ -152,15 +180,15 @@ class Synthetic:
     p99_ms: float | None
 
 
-def judge_synthetic(result: Synthetic, wanted: int, *, failed_share_max: float, p99_max_ms: float) -> Judgement:
+def judge_synthetic(result: Synthetic, wanted: int, *, failed_share_max: float, p50_max_ms: float) -> Judgement:
     """I2: unsent requests are not successes. `failed_share_max` 0..1."""
-    told = f"{result.ok} of {result.sent} synthetic requests answered, p99 {result.p99_ms} ms"
+    told = f"{result.ok} of {result.sent} synthetic requests answered, median {result.p50_ms} ms"
     if result.sent == 0:
         return Judgement(Verdict.UNMEASURED, told)
     if result.failed > result.sent * failed_share_max:
         return Judgement(Verdict.UNHEALTHY, told)
     if result.sent < wanted:
         return Judgement(Verdict.INCONCLUSIVE, f"{told}; {wanted} wanted")
-    if result.p99_ms is not None and result.p99_ms > p99_max_ms:
-        return Judgement(Verdict.UNHEALTHY, f"{told}, more than {p99_max_ms:.0f} ms")
+    if result.p50_ms is None or result.p50_ms > p50_max_ms:
+        return Judgement(Verdict.UNHEALTHY, f"{told}, more than {p50_max_ms:.0f} ms")
     return Judgement(Verdict.HEALTHY, told)

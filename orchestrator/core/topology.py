@@ -25,6 +25,7 @@ class ZoneState(StrEnum):
     BAKING = "baking"
     SETTLING = "settling"
     DONE = "done"
+    HELD_PREPARING = "held-preparing"  # A person must choose; what has to be true before it may leave is not true yet.
     HELD_OUT = "held-out"  # A person must choose; the zone carries no traffic.
     HELD_SERVING = "held-serving"  # A person must choose; the zone carries some or all of its traffic.
 

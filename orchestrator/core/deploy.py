@@ -1,0 +1,472 @@
+"""The deploy machine: what may happen to a run and to each of its zones, in two transition tables.
+
+Every state, event and transition of a deploy stands in this file. `decide` names the next effect, `apply` folds its
+outcome in. Nothing here does I/O; the diagram in docs/deploy-machine.md is generated from the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.core.errors import IllegalTransition
+from orchestrator.core.health import GatePolicy
+from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.topology import ZoneState
+from orchestrator.core.traffic import RampStep
+
+
+class RunStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    HELD = "held"  # A person must choose: resume, rollback, abort, or a new target.
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # The sick zone was rolled back and returned; zones done before it keep the new version.
+    ABORTED = "aborted"
+    ROLLED_BACK = "rolled-back"
+
+
+FINISHED: Final = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.ABORTED, RunStatus.ROLLED_BACK})
+
+
+class Course(StrEnum):
+    """What the run as a whole is after."""
+
+    FORWARD = "forward"
+    ABORT = "abort"  # Bring the zone that is out back; touch no other.
+    ROLLBACK = "rollback"  # Bring every zone back to the version it had, newest first (I12).
+
+
+class OnFailure(StrEnum):
+    HOLD = "hold"
+    ROLLBACK_ZONE = "rollback-zone"
+    ROLLBACK_ALL = "rollback-all"
+
+
+class E(StrEnum):
+    """Everything that can happen to a zone."""
+
+    ADMITTED = "admitted"
+    ALREADY_THERE = "already-there"
+    REFUSED = "refused"
+    PREPARED = "prepared"
+    UNPREPARED = "unprepared"
+    DRAINED = "drained"
+    DRAIN_TIMED_OUT = "drain-timed-out"
+    UPGRADED = "upgraded"
+    VERIFIED = "verified"
+    STEP_PASSED = "step-passed"
+    RAMPED = "ramped"
+    JOINED = "joined"
+    REJOINED = "rejoined"  # Joined after a rollback: it skips the bake, never health (I12).
+    BAKED = "baked"
+    SETTLED = "settled"
+    WITHDRAWN = "withdrawn"
+    UNHEALTHY = "unhealthy"
+    REVERT = "revert"
+    CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.
+    RECALLED = "recalled"  # Sent back before anything in it was replaced: it may return at once (I9).
+    HOLD = "hold"
+    INCONCLUSIVE = "inconclusive"
+    STUCK = "stuck"  # An effect could not be done: denied, rejected, timed out.
+    RESUME = "resume"
+    RETARGET = "retarget"
+    INTERRUPTED = "interrupted"
+
+
+_Z = ZoneState
+# In each of these the zone may be sent back to the version it had, or on to a new target; both begin with a drain, so
+# that no instance is replaced while its zone takes traffic (I13).
+_AWAY: Final = {E.REVERT: _Z.DRAINING, E.RETARGET: _Z.DRAINING}
+# Where preparations may have been undone by half, the survivors' capacity is made sure of again first (I3).
+_PREPARED_ANEW: Final = {E.REVERT: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
+
+ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
+    _Z.WAITING: {
+        E.ADMITTED: _Z.PREPARING,
+        E.ALREADY_THERE: _Z.DONE,
+        E.REFUSED: _Z.WAITING,
+        E.RETARGET: _Z.WAITING,
+        E.INTERRUPTED: _Z.WAITING,
+    },
+    _Z.PREPARING: {
+        E.PREPARED: _Z.DRAINING,
+        E.UNPREPARED: _Z.SETTLING,
+        E.CANCELLED: _Z.SETTLING,
+        E.STUCK: _Z.HELD_PREPARING,
+        E.INTERRUPTED: _Z.PREPARING,
+        **_PREPARED_ANEW,
+    },
+    _Z.DRAINING: {
+        E.DRAINED: _Z.UPGRADING,
+        E.DRAIN_TIMED_OUT: _Z.JOINING,
+        E.RECALLED: _Z.JOINING,
+        E.STUCK: _Z.HELD_OUT,
+        E.INTERRUPTED: _Z.DRAINING,
+        **_AWAY,
+    },
+    _Z.UPGRADING: {
+        E.UPGRADED: _Z.VERIFYING,
+        E.HOLD: _Z.HELD_OUT,
+        E.STUCK: _Z.HELD_OUT,
+        E.INTERRUPTED: _Z.UPGRADING,
+        **_AWAY,
+    },
+    _Z.VERIFYING: {
+        E.VERIFIED: _Z.RAMPING,
+        E.INCONCLUSIVE: _Z.HELD_OUT,
+        E.HOLD: _Z.HELD_OUT,
+        E.STUCK: _Z.HELD_OUT,
+        E.INTERRUPTED: _Z.VERIFYING,
+        **_AWAY,
+    },
+    _Z.RAMPING: {
+        E.STEP_PASSED: _Z.RAMPING,
+        E.RAMPED: _Z.JOINING,
+        E.INCONCLUSIVE: _Z.HELD_SERVING,
+        E.HOLD: _Z.HELD_SERVING,
+        E.STUCK: _Z.HELD_SERVING,
+        E.INTERRUPTED: _Z.RAMPING,
+        **_AWAY,
+    },
+    _Z.JOINING: {
+        E.JOINED: _Z.BAKING,
+        E.REJOINED: _Z.SETTLING,
+        E.HOLD: _Z.HELD_SERVING,
+        E.STUCK: _Z.HELD_SERVING,
+        E.INTERRUPTED: _Z.JOINING,
+        **_AWAY,
+    },
+    _Z.BAKING: {
+        E.BAKED: _Z.SETTLING,
+        E.INCONCLUSIVE: _Z.HELD_SERVING,
+        E.HOLD: _Z.HELD_SERVING,
+        E.STUCK: _Z.HELD_SERVING,
+        E.INTERRUPTED: _Z.BAKING,
+        **_AWAY,
+    },
+    _Z.SETTLING: {
+        E.SETTLED: _Z.DONE,
+        E.WITHDRAWN: _Z.WAITING,
+        E.STUCK: _Z.HELD_SERVING,
+        E.INTERRUPTED: _Z.SETTLING,
+        **_PREPARED_ANEW,
+    },
+    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, E.CANCELLED: _Z.SETTLING, **_PREPARED_ANEW},
+    _Z.HELD_OUT: {E.RESUME: _Z.UPGRADING, **_AWAY},
+    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, **_PREPARED_ANEW},
+    _Z.DONE: {E.REVERT: _Z.WAITING, E.RETARGET: _Z.WAITING},
+}
+
+_EFFECT_OF: Final[Mapping[ZoneState, str]] = {
+    _Z.WAITING: "admit",
+    _Z.PREPARING: "prepare",
+    _Z.DRAINING: "drain",
+    _Z.UPGRADING: "upgrade",
+    _Z.VERIFYING: "verify",
+    _Z.RAMPING: "ramp",
+    _Z.JOINING: "join",
+    _Z.BAKING: "bake",
+    _Z.SETTLING: "settle",
+}
+_HELD: Final = frozenset({_Z.HELD_PREPARING, _Z.HELD_OUT, _Z.HELD_SERVING})
+_IDLE: Final = frozenset({_Z.WAITING, _Z.DONE})
+
+
+class R(StrEnum):
+    """Everything that can happen to a run."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+    RETARGET = "retarget"
+    ZONE_HELD = "zone-held"
+    ZONE_LOST = "zone-lost"  # A zone was rolled back and policy says to stop there.
+    COMPLETE_FORWARD = "complete-forward"
+    COMPLETE_ABORT = "complete-abort"
+    COMPLETE_ROLLBACK = "complete-rollback"
+
+
+_S = RunStatus
+# Abort works in every state (I13). A new target restarts the gates, wherever the run stands.
+_PEOPLE: Final = {R.ABORT: _S.ACTIVE, R.ROLLBACK: _S.ACTIVE, R.RETARGET: _S.ACTIVE}
+
+RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[R, RunStatus]]] = {
+    _S.ACTIVE: {
+        R.PAUSE: _S.PAUSED,
+        R.ZONE_HELD: _S.HELD,
+        R.ZONE_LOST: _S.FAILED,
+        R.COMPLETE_FORWARD: _S.SUCCEEDED,
+        R.COMPLETE_ABORT: _S.ABORTED,
+        R.COMPLETE_ROLLBACK: _S.ROLLED_BACK,
+        **_PEOPLE,
+    },
+    _S.PAUSED: {R.RESUME: _S.ACTIVE, **_PEOPLE},
+    _S.HELD: {R.RESUME: _S.ACTIVE, R.PAUSE: _S.PAUSED, **_PEOPLE},
+    _S.SUCCEEDED: {},
+    _S.FAILED: {},
+    _S.ABORTED: {},
+    _S.ROLLED_BACK: {},
+}
+
+ORDER_REFUSED: Final = "order-refused"
+ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET})
+
+
+@dataclass(frozen=True, slots=True)
+class DeployPolicy:
+    """The rules a run is carried by; they are written into its row and do not change under it. Seconds and shares (0..1)."""
+
+    max_utilisation: float = 0.75
+    scale_survivors: bool = True
+    on_failure: OnFailure = OnFailure.ROLLBACK_ZONE
+    ramp_shares: tuple[float, ...] = (0.01, 0.1, 0.5, 1.0)
+    ramp_step_s: float = 60.0
+    bake_s: float = 300.0
+    bake_first_factor: float = 2.0
+    load_window_s: float = 2.0
+    poll_s: float = 1.0
+    admit_timeout_s: float = 120.0
+    prepare_timeout_s: float = 900.0
+    drain_timeout_s: float = 600.0
+    upgrade_timeout_s: float = 1800.0
+    verify_timeout_s: float = 300.0
+    synthetic_failed_share_max: float = 0.002
+    synthetic_p50_max_ms: float = 250.0
+    out_expires_s: float = 3600.0
+    gate: GatePolicy = field(default_factory=GatePolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneProgress:
+    """Where one zone stands. `goal` is the version it must reach, `previous` the one that it had when the run began.
+
+    `touched`: an upgrade was begun since it left traffic. `undo`: what was prepared for it and must be put back.
+    """
+
+    zone: str
+    state: ZoneState
+    goal: str
+    previous: str
+    since: datetime
+    step: int = 0
+    steps: tuple[RampStep, ...] = ()
+    reverting: bool = False
+    withdrawing: bool = False
+    touched: bool = False
+    first: bool = False
+    undo: Mapping[str, Json] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployState:
+    service: str
+    target: str
+    policy: DeployPolicy
+    zones: tuple[ZoneProgress, ...]
+    status: RunStatus = RunStatus.ACTIVE
+    course: Course = Course.FORWARD
+    reason: str = ""
+
+    def zone(self, zone_id: str) -> ZoneProgress:
+        return next(z for z in self.zones if z.zone == zone_id)
+
+    def active_zone(self) -> ZoneProgress | None:
+        """The one zone that is prepared, out, on its way back or held; I1 allows one."""
+        return next((z for z in self.zones if z.state not in _IDLE), None)
+
+    def next_zone(self) -> ZoneProgress | None:
+        if self.course is Course.ABORT:
+            return None
+        waiting = [z for z in self.zones if z.state is ZoneState.WAITING]
+        if self.course is Course.ROLLBACK:
+            waiting = [z for z in reversed(waiting) if z.reverting]
+        return waiting[0] if waiting else None
+
+
+def begin(
+    service: str, target: str, previous: Mapping[str, str], order: tuple[str, ...], policy: DeployPolicy, now: datetime
+) -> DeployState:
+    """Start a deploy of `target` over `previous` (zone -> version), zone by zone in `order`."""
+    zones = tuple(
+        ZoneProgress(zone, ZoneState.WAITING, target, previous[zone], now, first=i == 0) for i, zone in enumerate(order)
+    )
+    return DeployState(service, target, policy, zones)
+
+
+def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
+    """Say what to do next: an effect for one zone, an event (an order, or the end), or nothing (held, paused, frozen)."""
+    if state.status in FINISHED:
+        return None
+    if facts.orders:
+        return _order(state, facts.orders[0])
+    if state.status is not RunStatus.ACTIVE or facts.killed:
+        return None
+    active = state.active_zone()
+    if active is not None:
+        return None if active.state in _HELD else Effect(_EFFECT_OF[active.state], active.zone, {"step": active.step})
+    following = state.next_zone()
+    if following is None:
+        return Event(f"complete-{state.course}", evidence=f"every zone is where the {state.course} wants it")
+    if facts.frozen and state.course is Course.FORWARD:
+        return None  # I14: a freeze starts no further zone; the one that was out has been brought back first.
+    return Effect("admit", following.zone)
+
+
+def _order(state: DeployState, order: Order) -> Event:
+    if order.kind not in RUN_TRANSITIONS[state.status] or order.kind not in ORDERS:
+        why = f"{order.kind} makes no sense while the run is {state.status}"
+        return Event(ORDER_REFUSED, evidence=why, order=order.id)
+    evidence = f"{order.kind} ordered by {order.author}: {order.reason}"
+    return Event(order.kind, evidence=evidence, args=order.args, order=order.id)
+
+
+def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
+    """Fold `event` into `state`. An illegal event raises IllegalTransition and changes nothing."""
+    if event.kind == ORDER_REFUSED:
+        return state
+    if event.zone is None:
+        return _apply_to_run(state, event, now)
+    try:
+        kind = E(event.kind)
+        zone = state.zone(event.zone)
+    except (ValueError, StopIteration):
+        raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
+    return _after_zone(_put(state, _zone_after(state, zone, kind, event, now)), zone, kind, event, now)
+
+
+def _put(state: DeployState, zone: ZoneProgress) -> DeployState:
+    return replace(state, zones=tuple(zone if z.zone == zone.zone else z for z in state.zones))
+
+
+def _meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
+    """Translate what was measured into what it means here: policy, and whether the zone is on its way back already."""
+    if kind is E.UNHEALTHY:
+        # A zone that is sick at the version it had is nothing that a second rollback would mend: a person must look.
+        return E.HOLD if zone.reverting or state.policy.on_failure is OnFailure.HOLD else E.REVERT
+    if kind is E.DRAIN_TIMED_OUT and zone.touched:
+        return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
+    if kind is E.UNPREPARED and zone.touched:
+        return E.STUCK
+    if kind is E.REVERT and not zone.touched and zone.state in {ZoneState.PREPARING, ZoneState.HELD_PREPARING}:
+        return E.CANCELLED
+    if kind is E.REVERT and not zone.touched and zone.state is ZoneState.DRAINING:
+        return E.RECALLED
+    if kind is E.JOINED and zone.reverting:
+        return E.REJOINED
+    if kind is E.SETTLED and zone.withdrawing:
+        return E.WITHDRAWN
+    if kind is E.STEP_PASSED and zone.step + 1 >= len(zone.steps):
+        return E.RAMPED
+    return kind
+
+
+def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
+    try:
+        state = ZONE_TRANSITIONS[zone.state][kind]
+    except KeyError:
+        raise IllegalTransition(f"zone {zone.zone}: {kind} while {zone.state}") from None
+    return replace(zone, state=state, since=zone.since if state is zone.state else now)
+
+
+def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, now: datetime) -> ZoneProgress:
+    kind = _meaning(state, zone, kind)
+    moved = replace(_move(zone, kind, now), note=event.evidence or zone.note)
+    match kind:
+        case E.ADMITTED:
+            undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
+            assert isinstance(undo, dict)
+            return replace(moved, undo=undo, steps=_steps(steps), step=0, touched=zone.reverting)
+        case E.REVERT | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
+            return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
+        case E.UNPREPARED:
+            return replace(moved, withdrawing=True)
+        case E.WITHDRAWN:
+            return replace(moved, withdrawing=False, undo={})
+        case E.DRAINED:
+            return replace(moved, touched=True, step=0)
+        case E.STEP_PASSED:
+            return replace(moved, step=zone.step + 1)
+        case E.SETTLED:
+            return replace(moved, undo={}, touched=False)
+        case _:
+            return moved
+
+
+def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event, now: datetime) -> DeployState:
+    """What a zone's event means for the run: hold, stop, or roll the others back too."""
+    after = state.zone(before.zone)
+    told = f"{before.zone}: {event.evidence}"
+    if after.state in _HELD or kind is E.REFUSED or (after.state is _Z.WAITING and before.state is _Z.SETTLING):
+        return _move_run(replace(state, reason=told), R.ZONE_HELD)
+    if after.state is _Z.DONE and after.reverting and state.course is Course.FORWARD:
+        if state.policy.on_failure is OnFailure.ROLLBACK_ALL:
+            return _roll_back_done(replace(state, course=Course.ROLLBACK), now)
+        return _move_run(replace(state, reason=state.reason or told), R.ZONE_LOST)
+    if after.reverting and not before.reverting:
+        return replace(state, reason=told)
+    return state
+
+
+def _move_run(state: DeployState, kind: R) -> DeployState:
+    try:
+        return replace(state, status=RUN_TRANSITIONS[state.status][kind])
+    except KeyError:
+        raise IllegalTransition(f"run of {state.target}: {kind} while {state.status}") from None
+
+
+def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployState:
+    try:
+        kind = R(event.kind)
+    except ValueError:
+        raise IllegalTransition(f"{event.kind} is no event of a run") from None
+    state = _move_run(replace(state, reason=event.evidence), kind)
+    match kind:
+        case R.RESUME:
+            return _each(state, E.RESUME, now, lambda z: z.state in _HELD)
+        case R.ABORT | R.ROLLBACK:
+            course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
+            state = replace(state, course=course)
+            state = _each(state, E.REVERT, now, lambda z: z.state not in _IDLE and not _on_its_way_back(z))
+            return _roll_back_done(state, now) if kind is R.ROLLBACK else state
+        case R.RETARGET:
+            target = str(event.args["target"])
+            state = replace(state, target=target, course=Course.FORWARD)
+            state = _each(state, E.RETARGET, now, lambda _: True)
+            return replace(state, zones=tuple(_aim(z, target) for z in state.zones))
+        case _:
+            return state
+
+
+def _on_its_way_back(zone: ZoneProgress) -> bool:
+    """A zone that is already being reverted, or that only has its preparations to undo, needs no second order."""
+    return (zone.reverting and zone.state not in _HELD) or zone.withdrawing
+
+
+def _each(state: DeployState, kind: E, now: datetime, which: Callable[[ZoneProgress], bool]) -> DeployState:
+    """Give the same event to every zone that `which` picks."""
+    event = Event(kind, evidence=state.reason)
+    zones = tuple(_zone_after(state, z, kind, event, now) if which(z) else z for z in state.zones)
+    return replace(state, zones=zones)
+
+
+def _aim(zone: ZoneProgress, target: str) -> ZoneProgress:
+    return replace(zone, goal=target, reverting=False, withdrawing=False, step=0)
+
+
+def _roll_back_done(state: DeployState, now: datetime) -> DeployState:
+    """I12: every zone that got the new version waits to be rolled back; `next_zone` takes the newest first."""
+    return _each(state, E.REVERT, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
+
+
+def _steps(data: Json) -> tuple[RampStep, ...]:
+    assert isinstance(data, list)
+    return tuple(
+        RampStep(float(s["share"]), float(s["seconds"]), int(s["expected_requests"]), tuple(s["merged"]))  # type: ignore[arg-type,call-overload,index]
+        for s in data
+    )

@@ -1,0 +1,177 @@
+"""I1, I3 and I13 live here: one gate for every disruption, whoever asks (deploy, drill, person).
+
+A guard returns the reason to refuse, or None. A guard that cannot be evaluated refuses: no data is never a yes (I2).
+Rules are judged on the state after the change (I4): capacity is what is left once the zone is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor
+
+from orchestrator.core.topology import Topology
+from orchestrator.core.traffic import Placement, ZoneSeen
+
+WEIGHT_MAX = 255  # Route 53 weighted records take 0..255
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`rule` is the invariant that says no; `reason` prints the arithmetic."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneLoad:
+    """One zone as measured now. `rps` is what it serves, `healthy` how many of its `instances` are ready."""
+
+    zone: str
+    rps: float
+    instances: int
+    healthy: int
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPlan:
+    """What must be true before the zone leaves. `scale`: survivor -> instances; `weights`: the global tier meanwhile."""
+
+    scale: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    arithmetic: str = ""
+
+
+def refuse_second_zone_out(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal | None:
+    """I1: every other zone of the service must be steady, by what the clouds say now, not by what we remember."""
+    if zone not in seen:
+        return Refusal("I1", f"nobody can say where the traffic of {zone} goes")
+    others = sorted(z for z, s in seen.items() if z != zone and s.placement is not Placement.STEADY)
+    if others:
+        told = ", ".join(f"{z} is {seen[z].placement or 'between placements'}" for z in others)
+        return Refusal("I1", f"{zone} may not leave: {told}; one zone may be out at a time")
+    return None
+
+
+def refuse_unsound_survivors(zone: str, loads: Mapping[str, ZoneLoad], topology: Topology) -> Refusal | None:
+    """I2: every other zone has all of its instances ready. Zero instances are not all ready."""
+    sick = [
+        f"{z.id} has {loads[z.id].healthy} of {loads[z.id].instances} ready"
+        if z.id in loads
+        else f"{z.id} is unmeasured"
+        for z in topology.zones()
+        if z.id != zone
+        and (z.id not in loads or loads[z.id].instances == 0 or loads[z.id].healthy < loads[z.id].instances)
+    ]
+    return Refusal("I2", f"{zone} may not leave: {', '.join(sick)}") if sick else None
+
+
+def refuse_replacing(zone: str, seen: ZoneSeen | None, in_flight: int | None) -> Refusal | None:
+    """I13: no instance is replaced while its zone takes traffic."""
+    if seen is None or in_flight is None:
+        return Refusal("I13", f"nobody can say whether {zone} takes traffic")
+    if seen.placement is not Placement.OUT or seen.taking or seen.draining or in_flight:
+        return Refusal(
+            "I13",
+            f"{zone} is {seen.placement or 'between placements'}: {seen.taking} instances take traffic, "
+            f"{seen.draining} drain, {in_flight} requests are in flight",
+        )
+    return None
+
+
+def _capacity_rps(topology: Topology, loads: Mapping[str, ZoneLoad], region: str, without: str | None) -> float:
+    zones = (z for z in topology.region(region).zones if z.id != without and z.id in loads)
+    return sum(z.rps_per_instance * loads[z.id].healthy for z in zones)
+
+
+def _utilisation(load_rps: float, capacity_rps: float) -> float:
+    if capacity_rps > 0:
+        return load_rps / capacity_rps
+    return float("inf") if load_rps > 0 else 0.0
+
+
+def plan_capacity(
+    zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float, scale_survivors: bool
+) -> CapacityPlan | Refusal:
+    """I3: say how the survivors carry the load once `zone` is out, or why they cannot.
+
+    First choice: they already can. Second, where allowed: scale the survivors of the region. Third: move load to other
+    regions through the global tier, which is slow (TTL) and used only when the region is emptied or lacks capacity.
+    """
+    missing = sorted(z.id for z in topology.zones() if z.id not in loads)
+    if missing:
+        return Refusal("I3", f"the load of {', '.join(missing)} is unmeasured")
+    region = topology.region_of(zone)
+    load = sum(loads[z.id].rps for z in region.zones)
+    capacity = _capacity_rps(topology, loads, region.id, without=zone)
+    used = _utilisation(load, capacity)
+    sums = (
+        f"{region.id} without {zone}: {load:.0f}/s over {capacity:.0f}/s is {used:.2f}, allowed {max_utilisation:.2f}"
+    )
+    survivors = [z for z in region.zones if z.id != zone]
+    if survivors and used <= max_utilisation:
+        return CapacityPlan(arithmetic=sums)
+    if scale_survivors and survivors:
+        per_zone = load / max_utilisation / len(survivors)
+        scale = {z.id: max(loads[z.id].instances, ceil(per_zone / z.rps_per_instance)) for z in survivors}
+        if all(scale[z.id] <= z.instances_max for z in survivors):
+            return CapacityPlan(scale=scale, arithmetic=f"{sums}; survivors are scaled first: {_told(scale)}")
+    return _plan_weights(region.id, zone, loads, topology, max_utilisation, sums)
+
+
+def _told(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(numbers.items()))
+
+
+def _plan_weights(
+    region: str, zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, max_utilisation: float, sums: str
+) -> CapacityPlan | Refusal:
+    """Split the whole load over the regions so that none exceeds `max_utilisation`.
+
+    The short region comes first, then the others in proportion to what they have to spare. Weights are rounded so that
+    the short region never gets more than it can carry.
+    """
+    carried = {r.id: sum(loads[z.id].rps for z in r.zones) for r in topology.regions}
+    room = {
+        r.id: max_utilisation * _capacity_rps(topology, loads, r.id, without=zone if r.id == region else None)
+        for r in topology.regions
+    }
+    excess = carried[region] - room[region]
+    spare = {r: max(0.0, room[r] - carried[r]) for r in room if r != region}
+    if sum(spare.values()) < excess:
+        others = ", ".join(f"{r} has {spare[r]:.0f}/s to spare" for r in sorted(spare)) or "there is no other region"
+        return Refusal("I3", f"{sums}; {excess:.0f}/s would have to go elsewhere, but {others}")
+    target = {r: room[r] if r == region else carried[r] + excess * spare[r] / (sum(spare.values()) or 1) for r in room}
+    top = max(target.values()) or 1.0
+    weights = {r: floor(WEIGHT_MAX * t / top) if r == region else ceil(WEIGHT_MAX * t / top) for r, t in target.items()}
+    return CapacityPlan(weights=weights, arithmetic=f"{sums}; the global tier moves load: weights {_told(weights)}")
+
+
+def refuse_overload_on_return(
+    zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float
+) -> Refusal | None:
+    """I3 before restoring: the region with the zone back must carry its load, or at least carry it better than without.
+
+    A return that lowers the survivors' utilisation is never refused for a load that rose meanwhile: staying out would be worse.
+    """
+    region = topology.region_of(zone)
+    if any(z.id not in loads for z in region.zones):
+        return Refusal("I3", f"the load of {region.id} is unmeasured, so nobody can say what {zone} would carry")
+    load = sum(loads[z.id].rps for z in region.zones)
+    capacity = _capacity_rps(topology, loads, region.id, without=None)
+    used = _utilisation(load, capacity)
+    used_without = _utilisation(load, _capacity_rps(topology, loads, region.id, without=zone))
+    if loads[zone].healthy == 0:
+        return Refusal("I2", f"{zone} has 0 of {loads[zone].instances} instances ready")
+    if used > max_utilisation and used >= used_without:
+        told = f"{load:.0f}/s over {capacity:.0f}/s is {used:.2f}, allowed {max_utilisation:.2f}"
+        return Refusal("I3", f"{region.id} with {zone} back: {told}")
+    return None
+
+
+def order_of_zones(topology: Topology) -> Sequence[str]:
+    """One zone of each region first, then the next of each: a version that is sick on one cloud only shows early."""
+    columns = [[z.id for z in region.zones] for region in topology.regions]
+    depth = max((len(c) for c in columns), default=0)
+    return tuple(column[i] for i in range(depth) for column in columns if i < len(column))
