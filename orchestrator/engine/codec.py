@@ -1,0 +1,58 @@
+"""Effects, events and traffic documents as JSON text, instants as sortable text: what the rows hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.traffic import DesiredTraffic, Placement, ZoneTraffic
+
+
+def text_of(value: Json | Mapping[str, Json]) -> str:
+    """Canonical: the same value is the same text. Raises TypeError or ValueError for what is not JSON, NaN included."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def instant_text(at: datetime) -> str:
+    """UTC with microseconds, always the same width: text sorts as time does."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def effect_text(effect: Effect) -> str:
+    return text_of({"kind": effect.kind, "zone": effect.zone, "args": dict(effect.args)})
+
+
+def effect_of(text: str) -> Effect:
+    return Effect(**json.loads(text))
+
+
+def event_text(event: Event) -> str:
+    return text_of(
+        {
+            "kind": event.kind,
+            "zone": event.zone,
+            "evidence": event.evidence,
+            "args": dict(event.args),
+            "order": event.order,
+        }
+    )
+
+
+def event_of(text: str) -> Event:
+    return Event(**json.loads(text))
+
+
+def traffic_text(desired: DesiredTraffic) -> str:
+    zones: dict[str, Json] = {
+        zone: {"placement": str(traffic.placement), "share": traffic.share} for zone, traffic in desired.zones.items()
+    }
+    return text_of({"zones": zones, "region_weights": dict(desired.region_weights)})
+
+
+def traffic_of(text: str, version: int, fence: int) -> DesiredTraffic:
+    data: dict[str, Any] = json.loads(text)
+    zones = {zone: ZoneTraffic(Placement(t["placement"]), t["share"]) for zone, t in data["zones"].items()}
+    return DesiredTraffic(version, fence, zones, data["region_weights"])

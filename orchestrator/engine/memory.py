@@ -1,0 +1,225 @@
+"""The store's fake: dictionaries, the same contract. For tests, and for the simulator's many short lives.
+
+Rows are kept as JSON text where the database keeps text, so that what is not JSON fails here too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.machine import Effect, Event, Json, Order
+from orchestrator.core.traffic import DesiredTraffic
+from orchestrator.engine import ledger
+from orchestrator.engine.codec import effect_of, effect_text, event_of, event_text, text_of, traffic_of, traffic_text
+from orchestrator.engine.ports import (
+    EVERY_SERVICE,
+    Advance,
+    AuditEntry,
+    Held,
+    Lease,
+    Pending,
+    Record,
+    Run,
+    Switch,
+    SwitchName,
+    Usual,
+)
+
+
+@dataclass(slots=True)
+class _Posted:
+    run: str
+    order: Order
+    consumed: bool = False
+
+
+class MemoryStore:
+    """A `Store` without a disk. `max_zones_out` is the number of lease slots of each service."""
+
+    def __init__(self, max_zones_out: int = 1) -> None:
+        self._slots = max_zones_out
+        self._runs: dict[str, Run] = {}
+        self._texts: dict[str, str] = {}
+        self._orders: list[_Posted] = []
+        self._leases: dict[str, Lease] = {}
+        self._fences: dict[str, int] = {}
+        self._traffic: dict[str, tuple[int, int, str]] = {}
+        self._switches: dict[tuple[str, str], Switch] = {}
+        self._records: dict[str, list[Record]] = {}
+        self._audit: list[AuditEntry] = []
+
+    async def create_run(
+        self,
+        run: str,
+        service: str,
+        kind: str,
+        state: Json,
+        status: str,
+        *,
+        author: str,
+        reason: str,
+        now: datetime,
+    ) -> Run:
+        if run in self._runs:
+            raise Rejected(f"there is a run {run} already")
+        for other in self._runs.values():
+            if kind == "deploy" == other.kind and other.service == service and not other.finished:
+                raise ledger.refuse_second_deploy(other)
+        self._texts[run] = text_of(state)
+        self._runs[run] = Run(run, service, kind, status, 0, 0, None, None, None, now, now, None, author, reason)
+        self._records[run] = []
+        return await self.load(run)
+
+    async def claim(self, run: str, carrier: str, now: datetime) -> int:
+        row = self._row(run)
+        self._runs[run] = replace(row, epoch=row.epoch + 1, carrier=carrier, updated_at=now)
+        return row.epoch + 1
+
+    async def load(self, run: str) -> Run:
+        row = self._row(run)
+        return replace(row, state=json.loads(self._texts[run]))
+
+    async def pending(self, run: str) -> Pending:
+        service = self._row(run).service
+        orders = tuple(posted.order for posted in self._orders if posted.run == run and not posted.consumed)
+        return Pending(orders, frozen=self._is_on(service, "freeze"), killed=self._is_on(service, "kill"))
+
+    async def held(self, run: str) -> Held:
+        return Held(self._row(run).epoch, self._leases.get(run))
+
+    async def intend(self, run: Run, effect: Effect, now: datetime) -> None:
+        row = self._current(run)
+        self._runs[run.id] = replace(row, effect=effect_of(effect_text(effect)), updated_at=now)
+
+    async def commit(self, run: Run, advance: Advance, now: datetime) -> None:
+        row = self._current(run)
+        state = text_of(advance.state)
+        record = Record(
+            run.id,
+            row.seq + 1,
+            now,
+            effect_of(effect_text(advance.effect)) if advance.effect else None,
+            event_of(event_text(advance.event)),
+            advance.duration_s,
+        )
+        posted = self._unconsumed(run.id, advance.event)
+        self._lease(row, advance.zone, now)  # The last that can refuse: from here on nothing fails.
+        if posted:
+            posted.consumed = True
+        self._texts[run.id] = state
+        self._records[run.id].append(record)
+        self._runs[run.id] = replace(
+            row,
+            seq=row.seq + 1,
+            status=advance.status,
+            effect=None,
+            zone=advance.zone,
+            updated_at=now,
+            finished_at=now if advance.finished else None,
+            trouble=None,
+        )
+
+    async def give_up(self, run: str, epoch: int, effect: Effect | None, trouble: str, now: datetime) -> None:
+        row = self._row(run)
+        if row.epoch != epoch:
+            return
+        self._runs[run] = replace(row, trouble=trouble, updated_at=now)
+        self._records[run].append(Record(run, None, now, effect, Event("carrier-gave-up", evidence=trouble), 0.0))
+
+    async def post_order(
+        self, run: str, kind: str, *, author: str, reason: str, now: datetime, args: Mapping[str, Json] | None = None
+    ) -> int:
+        row = self._row(run)
+        if row.finished:
+            raise ledger.reject_late_order(row, kind)
+        order = Order(len(self._orders) + 1, kind, author, reason, now, json.loads(text_of(args or {})))
+        self._orders.append(_Posted(run, order))
+        return order.id
+
+    async def leases(self, service: str) -> Sequence[Lease]:
+        found = [lease for lease in self._leases.values() if lease.service == service]
+        return sorted(found, key=lambda lease: lease.slot)
+
+    async def load_traffic(self, service: str) -> DesiredTraffic | None:
+        if service not in self._traffic:
+            return None
+        version, fence, text = self._traffic[service]
+        return traffic_of(text, version, fence)
+
+    async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
+        version, fence, _ = self._traffic.get(service, (0, 0, ""))
+        ledger.check_traffic(service, desired, expected_version, version, fence)
+        self._traffic[service] = (desired.version, desired.fence, traffic_text(desired))
+
+    async def set_switch(
+        self, service: str, name: SwitchName, *, on: bool, author: str, reason: str, now: datetime
+    ) -> None:
+        self._switches[service, name] = Switch(service, name, on, author, reason, now)
+
+    async def switches(self) -> Sequence[Switch]:
+        return [self._switches[key] for key in sorted(self._switches)]
+
+    async def events(self, run: str) -> Sequence[Record]:
+        self._row(run)
+        return list(self._records[run])
+
+    async def runs(self, service: str | None = None, limit: int = 50) -> Sequence[Run]:
+        found = [await self.load(run) for run, row in self._runs.items() if service in (None, row.service)]
+        return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)[:limit]
+
+    async def usual(self, service: str) -> Mapping[str, Usual]:
+        records = [
+            (record.effect.kind, record.event.kind, record.duration_s)
+            for run, records in self._records.items()
+            if self._runs[run].service == service
+            for record in records
+            if record.effect and record.seq is not None
+        ]
+        return ledger.usual(records)
+
+    async def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry:
+        entry = ledger.seal(self._audit[-1] if self._audit else None, author, act, reason, result, now)
+        self._audit.append(entry)
+        return entry
+
+    async def audit(self) -> Sequence[AuditEntry]:
+        return list(self._audit)
+
+    def _row(self, run: str) -> Run:
+        try:
+            return self._runs[run]
+        except KeyError:
+            raise NotFound(f"no run {run!r}") from None
+
+    def _current(self, run: Run) -> Run:
+        row = self._row(run.id)
+        if (row.seq, row.epoch) != (run.seq, run.epoch):
+            raise ledger.stale(row, run)
+        return row
+
+    def _is_on(self, service: str, name: str) -> bool:
+        return any((s, name) in self._switches and self._switches[s, name].on for s in (service, EVERY_SERVICE))
+
+    def _unconsumed(self, run: str, event: Event) -> _Posted | None:
+        if event.order is None:
+            return None
+        for posted in self._orders:
+            if posted.run == run and posted.order.id == event.order and not posted.consumed:
+                return posted
+        raise Bug(f"run {run} consumes order {event.order}, which is not pending")
+
+    def _lease(self, row: Run, zone: str | None, now: datetime) -> None:
+        mine = self._leases.get(row.id)
+        if zone is None:
+            self._leases.pop(row.id, None)
+            return
+        if mine and mine.zone == zone:
+            return
+        others = [lease for lease in self._leases.values() if lease.service == row.service and lease.run != row.id]
+        slot = ledger.slot_for(row.id, row.service, zone, others, self._slots)
+        fence = self._fences[row.service] = self._fences.get(row.service, 0) + 1
+        self._leases[row.id] = Lease(row.service, slot, zone, row.id, fence, now)

@@ -1,0 +1,219 @@
+"""What `carry` needs of a store, and the rows it keeps.
+
+`SqlStore` (SQLite, PostgreSQL) and `MemoryStore` (the fake, for tests and the simulator) pass one contract suite,
+tests/contract/test_store.py. Methods are async so that a slow disk or a lost database never stalls the event loop; the
+SQL store runs each one in a thread, the fake never suspends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from orchestrator.core.machine import Effect, Event, Json, Order
+from orchestrator.core.traffic import DesiredTraffic
+
+SwitchName = Literal["freeze", "kill"]
+EVERY_SERVICE = "*"  # A switch of this service holds for all of them.
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's row. `seq` counts commits, `epoch` counts carriers: both together are the compare-and-swap token.
+
+    `effect` is intended and not committed yet; `zone` the zone whose lease the run holds; `trouble` why its last carrier
+    gave up, until the next commit.
+    """
+
+    id: str
+    service: str
+    kind: str
+    status: str
+    seq: int
+    epoch: int
+    state: Json
+    effect: Effect | None
+    zone: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    author: str
+    reason: str
+    carrier: str | None = None
+    trouble: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.finished_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one run to have one zone out (I1). `fence` only grows, per service, over all its slots."""
+
+    service: str
+    slot: int
+    zone: str
+    run: str
+    fence: int
+    since: datetime
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a fence compares with: who carries the run now, and what lease the run holds."""
+
+    epoch: int
+    lease: Lease | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What people want of a run right now: its unconsumed orders, oldest first, and the switches of its service."""
+
+    orders: tuple[Order, ...]
+    frozen: bool
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """One commit: the event, the effect it came of (None: raised by the machine itself), and the state after it.
+
+    `zone` is the zone whose lease this state needs. `event.order` names the order that the event consumes.
+    """
+
+    state: Json
+    status: str
+    zone: str | None
+    finished: bool
+    event: Event
+    effect: Effect | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a run's history. `seq` is None for a carrier that gave up: nothing was folded in."""
+
+    run: str
+    seq: int | None
+    at: datetime
+    effect: Effect | None
+    event: Event
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    service: str
+    name: str
+    on: bool
+    author: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """How long an effect took before, over its usual outcome only: `count` times, three of four within `p75_s`."""
+
+    count: int
+    p75_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """`hash` covers every field and `prev_hash`, so a changed or removed line breaks the chain after it."""
+
+    id: int
+    at: datetime
+    author: str
+    act: str
+    reason: str
+    result: str
+    prev_hash: str
+    hash: str
+
+
+class Store(Protocol):
+    """Rows of runs, leases, orders, traffic. `now` is always given: the store reads no clock.
+
+    Any method may raise Transient (busy, connection lost, disk full) or Rejected (unreadable, read-only).
+    """
+
+    async def create_run(
+        self,
+        run: str,
+        service: str,
+        kind: str,
+        state: Json,
+        status: str,
+        *,
+        author: str,
+        reason: str,
+        now: datetime,
+    ) -> Run:
+        """Raise Refused when the service already has an unfinished deploy, naming it; Rejected when the id is taken."""
+
+    async def claim(self, run: str, carrier: str, now: datetime) -> int:
+        """Make `carrier` the one that carries the run and return its epoch. Every earlier carrier is a zombie now."""
+
+    async def load(self, run: str) -> Run:
+        """Raise NotFound."""
+
+    async def pending(self, run: str) -> Pending: ...
+
+    async def held(self, run: str) -> Held: ...
+
+    async def intend(self, run: Run, effect: Effect, now: datetime) -> None:
+        """Record the intent (I11). Raise StaleCarrier when the row is no longer at `run.seq` and `run.epoch`."""
+
+    async def commit(self, run: Run, advance: Advance, now: datetime) -> None:
+        """Fold one event in: state, lease, order and history in one transaction, or nothing.
+
+        Raise StaleCarrier as `intend` does; Refused (I1) when the lease is another run's, naming holder, zone and since.
+        """
+
+    async def give_up(self, run: str, epoch: int, effect: Effect | None, trouble: str, now: datetime) -> None:
+        """Note why this carrier stops without an end. Changes no state; a zombie's note is dropped."""
+
+    async def post_order(
+        self, run: str, kind: str, *, author: str, reason: str, now: datetime, args: Mapping[str, Json] | None = None
+    ) -> int:
+        """Return the order's id. Raise Rejected when the run has finished."""
+
+    async def leases(self, service: str) -> Sequence[Lease]:
+        """Held leases only."""
+
+    async def load_traffic(self, service: str) -> DesiredTraffic | None: ...
+
+    async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
+        """Write the document if it still is at `expected_version` (0: there is none).
+
+        Raise Transient when it moved on (read again), StaleCarrier when a newer fence has written.
+        """
+
+    async def set_switch(
+        self, service: str, name: SwitchName, *, on: bool, author: str, reason: str, now: datetime
+    ) -> None: ...
+
+    async def switches(self) -> Sequence[Switch]:
+        """Every switch that was ever set, with its present value."""
+
+    async def events(self, run: str) -> Sequence[Record]:
+        """Oldest first."""
+
+    async def runs(self, service: str | None = None, limit: int = 50) -> Sequence[Run]:
+        """Newest first."""
+
+    async def usual(self, service: str) -> Mapping[str, Usual]:
+        """How long each kind of effect takes, from the last 200 of it."""
+
+    async def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry: ...
+
+    async def audit(self) -> Sequence[AuditEntry]:
+        """Oldest first. `ledger.verify` checks the chain."""
