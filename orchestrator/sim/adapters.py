@@ -1,0 +1,337 @@
+"""The ports over the simulated world: fleets, the two fronts, DNS, agent, notices. They pass the contract suites.
+
+Each write is a list of parts, one for each call that the real adapter makes, so that it can stop half-way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from math import ceil
+
+from orchestrator.core.errors import NoCapacity
+from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
+from orchestrator.core.release import Image
+from orchestrator.core.topology import Region, Zone
+from orchestrator.core.traffic import Placement, ZoneSeen, ZoneTraffic
+from orchestrator.lab.model import Admin
+from orchestrator.ports import Fence, FleetSeen, GlobalSeen, Instance, Notice, Peer, Replacement
+from orchestrator.sim import load
+from orchestrator.sim.faults import Wire
+from orchestrator.sim.truth import BACKEND_POOL, RAMP_POOL, STEADY_POOL, Blow, Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.world import World
+
+WEIGHT_MAX = 999
+_FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
+_SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
+
+Parts = list[Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class SimFleet:
+    world: World
+    wire: Wire
+
+    async def describe(self, zone: Zone) -> FleetSeen:
+        return await self.wire.read("fleet.describe", zone.id, partial(self._seen, zone))
+
+    def _seen(self, zone: Zone) -> FleetSeen:
+        place = self.world.zones[zone.id]
+        instances = tuple(
+            Instance(box.id, box.address, box.version, box.life is Life.RUNNING, box.version == place.model)
+            for box in place.boxes
+        )
+        return FleetSeen(instances, place.desired, place.model, autoscaling=place.repairs)
+
+    async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
+        del image  # its data is the cloud's own vocabulary; this cloud goes by the version
+        place = self.world.zones[zone.id]
+        parts: Parts = [partial(self.world.stage, place, version), partial(self.world.replace, place, version)]
+        await self.wire.write("fleet.replace", zone.id, parts, fence)
+
+    async def replacement(self, zone: Zone) -> Replacement:
+        return await self.wire.read("fleet.replacement", zone.id, partial(self._swap, zone))
+
+    def _swap(self, zone: Zone) -> Replacement:
+        swap = self.world.zones[zone.id].swap
+        if swap is None:
+            return Replacement(running=False, version=None, done=0, total=0)
+        return Replacement(swap.running, swap.version, swap.done, swap.total, swap.failure)
+
+    async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
+        place = self.world.zones[zone.id]
+        if place.no_capacity and instances > place.desired:
+            raise NoCapacity(f"{zone.id} has no room for {instances} instances")
+        await self.wire.write("fleet.scale", zone.id, [partial(self.world.scale, place, instances)], fence)
+
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+        place = self.world.zones[zone.id]
+        await self.wire.write(
+            "fleet.set_autoscaling", zone.id, [partial(self.world.set_repairs, place, enabled)], fence
+        )
+
+
+def _pool_seen(place: ZoneTruth, pool: str) -> tuple[list[Box], list[Box]]:
+    """The zone's instances in a pool: those that may take traffic, and those that drain."""
+    members = [box for box in place.boxes if pool in box.targets]
+    return (
+        [box for box in members if not box.targets[pool].draining],
+        [box for box in members if box.targets[pool].draining],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AwsTraffic:
+    """Two target groups on one listener (facts of the real adapter: a zone leaves `steady`, returns through `ramp`)."""
+
+    world: World
+    wire: Wire
+
+    def grain(self, zone: Zone, instances: int) -> Fraction:
+        del zone, instances
+        return Fraction(1, 100)
+
+    def whole_instances(self) -> bool:
+        return False
+
+    async def read(self, region: Region) -> Mapping[str, ZoneSeen]:
+        return await self.wire.read("traffic.read", region.id, partial(self._seen, region))
+
+    def _seen(self, region: Region) -> Mapping[str, ZoneSeen]:
+        self.world.settle()
+        truth = self.world.regions[region.id]
+        return {place.zone.id: self._zone_seen(truth, place) for place in truth.zones}
+
+    def _zone_seen(self, truth: RegionTruth, place: ZoneTruth) -> ZoneSeen:
+        steady, old = _pool_seen(place, STEADY_POOL)
+        ramp, older = _pool_seen(place, RAMP_POOL)
+        in_steady = place.zone.id in truth.attached[STEADY_POOL]
+        in_ramp = place.zone.id in truth.attached[RAMP_POOL]
+        taking = {box.id for box in steady if truth.weights[STEADY_POOL]}
+        taking |= {box.id for box in ramp if truth.weights[RAMP_POOL]}
+        pool, name = (steady, STEADY_POOL) if in_steady else (ramp, RAMP_POOL)
+        healthy = sum(box.targets[name].healthy for box in pool)
+        counts = (len(taking), len(old) + len(older), healthy, len(place.boxes))
+        if in_steady and in_ramp:
+            return ZoneSeen(None, None, *counts)
+        if in_steady:
+            return ZoneSeen(Placement.STEADY, 1.0, *counts)
+        if in_ramp:
+            return ZoneSeen(Placement.RAMP, _ramp_share(truth), *counts)
+        return ZoneSeen(Placement.OUT, 0.0, *counts)
+
+    async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
+        truth = self.world.regions[region.id]
+        parts: Parts = []
+        for zone in region.zones:
+            if zone.id in desired:
+                parts += self._next(truth, self.world.zones[zone.id], desired[zone.id])
+        if parts:
+            await self.wire.write("traffic.apply", region.id, parts, fence)
+
+    def _next(self, truth: RegionTruth, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
+        in_steady = place.zone.id in truth.attached[STEADY_POOL]
+        in_ramp = place.zone.id in truth.attached[RAMP_POOL]
+        closed = partial(self.world.set_weights, truth, {STEADY_POOL: 100, RAMP_POOL: 0})
+        unramp: Parts = [closed, partial(self.world.detach, place, RAMP_POOL)] if in_ramp else []
+        leave: Parts = [partial(self.world.detach, place, STEADY_POOL)] if in_steady else []
+        if wish.placement is Placement.OUT:
+            return leave + unramp
+        if wish.placement is Placement.RAMP:
+            if not in_ramp:
+                return [partial(self.world.attach, place, RAMP_POOL)]
+            if not _all_healthy(place, RAMP_POOL):
+                return []
+            weights = _weights(truth, wish.share)
+            change: Parts = [] if weights == truth.weights else [partial(self.world.set_weights, truth, weights)]
+            return change + leave
+        if not in_steady:
+            return [partial(self.world.attach, place, STEADY_POOL)]
+        return unramp if _all_healthy(place, STEADY_POOL) else []
+
+
+def _all_healthy(place: ZoneTruth, pool: str) -> bool:
+    """Zero instances are not all healthy (I2)."""
+    return bool(place.boxes) and all(pool in box.targets and box.targets[pool].healthy for box in place.boxes)
+
+
+def _members(truth: RegionTruth, pool: str) -> int:
+    return sum(1 for place in truth.zones for box in _pool_seen(place, pool)[0] if box.targets[pool].healthy)
+
+
+def _weights(truth: RegionTruth, share: float) -> dict[str, int]:
+    """Weights that give each instance on the ramp `share` of what one in `steady` gets."""
+    steady, ramp = float(_members(truth, STEADY_POOL)), _members(truth, RAMP_POOL) * share
+    scale = WEIGHT_MAX / max(steady, ramp, 1.0)
+    return {STEADY_POOL: round(steady * scale), RAMP_POOL: round(ramp * scale)}
+
+
+def _ramp_share(truth: RegionTruth) -> float | None:
+    steady, ramp = _members(truth, STEADY_POOL), _members(truth, RAMP_POOL)
+    if not truth.weights[RAMP_POOL]:
+        return 0.0
+    if not steady or not ramp or not truth.weights[STEADY_POOL]:
+        return None
+    return (truth.weights[RAMP_POOL] / ramp) / (truth.weights[STEADY_POOL] / steady)
+
+
+@dataclass(frozen=True, slots=True)
+class AzureTraffic:
+    """Admission and backend state, one instance as the grain; the front works on connections."""
+
+    world: World
+    wire: Wire
+
+    def grain(self, zone: Zone, instances: int) -> Fraction:
+        del zone
+        return Fraction(1, instances) if instances else Fraction(1)
+
+    def whole_instances(self) -> bool:
+        return True
+
+    async def read(self, region: Region) -> Mapping[str, ZoneSeen]:
+        return await self.wire.read("traffic.read", region.id, partial(self._seen, region))
+
+    def _seen(self, region: Region) -> Mapping[str, ZoneSeen]:
+        self.world.settle()
+        return {place.zone.id: self._zone_seen(place) for place in self.world.regions[region.id].zones}
+
+    def _zone_seen(self, place: ZoneTruth) -> ZoneSeen:
+        boxes = place.boxes
+        taking = [box for box in boxes if box.admin is not Admin.DOWN and box.admitted]
+        healthy = sum(box.targets[BACKEND_POOL].healthy for box in taking)
+        draining = sum(box.tail_until_s > self.world.now_s for box in boxes)
+        counts = (len(taking), draining, healthy, len(boxes))
+        if not boxes or not taking:
+            return ZoneSeen(Placement.OUT, 0.0, *counts)
+        if len(taking) == len(boxes):
+            return ZoneSeen(Placement.STEADY, 1.0, *counts)
+        return ZoneSeen(Placement.RAMP, len(taking) / len(boxes), *counts)
+
+    async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
+        parts: Parts = []
+        for zone in region.zones:
+            if zone.id in desired:
+                parts += self._next(self.world.zones[zone.id], desired[zone.id])
+        if parts:
+            await self.wire.write("traffic.apply", region.id, parts, fence)
+
+    def _next(self, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
+        wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
+        parts: Parts = []
+        for i, box in enumerate(place.boxes):
+            admitted = i < wanted
+            admin = Admin.NONE if admitted else Admin.DOWN
+            if box.admin is not admin:
+                parts.append(partial(self.world.set_admin, box, admin))
+            if box.admitted is not admitted:
+                parts.append(partial(self.world.set_admitted, box, admitted=admitted))
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class SimDns:
+    world: World
+    wire: Wire
+
+    async def read(self) -> GlobalSeen:
+        return await self.wire.read(
+            "dns.read", "", lambda: GlobalSeen(dict(self.world.dns_weights), self.world.dns_synced)
+        )
+
+    async def apply(self, weights: Mapping[str, int], fence: Fence) -> None:
+        await self.wire.write("dns.apply", "", [partial(self.world.set_dns, dict(weights))], fence)
+
+
+@dataclass(frozen=True, slots=True)
+class SimAgent:
+    """The region agent. What it cannot reach it reports as unreachable, whatever users can reach."""
+
+    world: World
+    wire: Wire
+    region: str
+    request_s: float = 0.001  # what one synthetic request takes, all in all
+
+    def _reach(self, peer: Peer) -> Box | None:
+        box = self.world.boxes.get(peer.id)
+        if box is None or box not in box.zone.boxes or not box.listening or box.zone.dark:
+            return None
+        return None if Blow.AGENT_CUT in box.zone.blows or box.zone.region.region.id != self.region else box
+
+    async def probe(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
+        return await self.wire.read("agent.probe", _about(peers), lambda: [self._probe(peer) for peer in peers])
+
+    def _probe(self, peer: Peer) -> InstanceProbe:
+        self.world.settle()
+        box = self._reach(peer)
+        if box is None:
+            return InstanceProbe(
+                peer.id, reachable=False, ready=False, admitted=False, version=None, in_flight=0, connections=0
+            )
+        busy = box.rps > 0.0 or box.busy_until_s > self.world.now_s
+        open_ = box.tail_until_s > self.world.now_s or box.rps > 0.0
+        return InstanceProbe(
+            box.id,
+            reachable=True,
+            ready=box.ready or self.world.versions[box.version].lies,
+            admitted=box.admitted,
+            version=box.version,
+            in_flight=max(1, round(box.rps * self.world.physics.mean_request_s)) if busy else 0,
+            connections=max(1, round(box.rps)) if open_ else 0,
+        )
+
+    async def counters(self, peers: Sequence[Peer]) -> Mapping[str, Counters]:
+        return await self.wire.read("agent.counters", _about(peers), partial(self._counters, tuple(peers)))
+
+    def _counters(self, peers: Sequence[Peer]) -> Mapping[str, Counters]:
+        self.world.settle()
+        self.world.count(self.world.regions[self.region])
+        boxes = [box for box in map(self._reach, peers) if box is not None]
+        return {box.id: _counts(box) for box in boxes}
+
+    async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
+        sent = min(requests, int(timeout_s / self.request_s)) if peers else 0
+        answer = await self.wire.read("agent.synthesize", _about(peers), partial(self._synthesize, tuple(peers), sent))
+        await self.wire.rest(sent * self.request_s)
+        return answer
+
+    def _synthesize(self, peers: Sequence[Peer], sent: int) -> Synthetic:
+        boxes = [self._reach(peer) for peer in peers]
+        fail_shares = [1.0 if box is None else load.fails(box, self.world.versions[box.version]) for box in boxes]
+        failed = round(sum(fail_shares) * sent / len(boxes)) if boxes else 0
+        slow = any(box is not None and load.slow(box, self.world.versions[box.version]) for box in boxes)
+        if sent == failed:
+            return Synthetic(sent, 0, failed, None, None)
+        fast, tail = _SLOW_BUCKETS if slow else _FAST_BUCKETS
+        return Synthetic(sent, sent - failed, failed, LATENCY_BOUNDS_MS[fast], LATENCY_BOUNDS_MS[tail])
+
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+        boxes = [box for box in map(self._reach, peers) if box is not None]
+        parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in boxes]
+        await self.wire.write("agent.admit", _about(peers), parts, None)
+
+
+def _about(peers: Sequence[Peer]) -> str:
+    return ",".join(peer.id for peer in peers)
+
+
+def _counts(box: Box) -> Counters:
+    """The instance's own counters: whole requests, and the buckets that a well and a slow request fall into."""
+    requests, slow = int(box.requests), min(int(box.slow_requests), int(box.requests))
+    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    for count, (most, tail) in ((requests - slow, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
+        latency[most] += count * 19 // 20
+        latency[tail] += count - count * 19 // 20
+    return Counters(requests, int(box.errors), tuple(latency))
+
+
+@dataclass(slots=True)
+class SimNotifier:
+    wire: Wire
+    notices: list[Notice] = field(default_factory=list)
+
+    async def notify(self, notice: Notice) -> None:
+        await self.wire.write("notify", notice.what, [partial(self.notices.append, notice)], None)

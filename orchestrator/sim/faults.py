@@ -1,0 +1,158 @@
+"""What goes wrong between an orchestrator and the world: replies lost, delayed, doubled, stale; calls done by half.
+
+A `Wire` belongs to one process and stands before every port. It is also where a process is killed: before a call,
+inside it, and after it was done but before anybody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import TypeVar
+
+from orchestrator.core.errors import Transient
+from orchestrator.ports import Fence
+from orchestrator.sim.scheduler import Process, Scheduler, SimClock
+
+T = TypeVar("T")
+
+
+class Fault(StrEnum):
+    LOST_REPLY = "lost-reply"  # done, but the caller is told to try again
+    NOT_DONE = "not-done"
+    THROTTLED = "throttled"
+    DUPLICATE = "duplicate"  # a write arrives twice
+    HALF_WAY = "half-way"  # a write of several parts stops in the middle
+    STALE = "stale"  # a read answers what was true before
+    SLOW = "slow"
+    LATE = "late"  # the write arrives after the caller has given up waiting
+    KILL_BEFORE = "kill-before"
+    KILL_AFTER = "kill-after"
+    STALL = "stall"  # SIGSTOP: the process sleeps and wakes without knowing
+
+
+WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY, Fault.LATE)
+READ_FAULTS = (Fault.STALE,)
+
+
+@dataclass(slots=True)
+class Faults:
+    """Decides what befalls each call. `rates`: chance per call, 0..1. `plan`: the n-th call of the run (from 1) gets this.
+
+    `only`, when given, limits the random faults to calls whose name starts so.
+    """
+
+    random: Random
+    rates: Mapping[Fault, float] = field(default_factory=dict)
+    plan: Mapping[int, Fault] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    slow_s: float = 3.0
+    stall_s: float = 20.0
+    stale_s: float = 5.0
+    calls: int = 0
+    injected: dict[Fault, int] = field(default_factory=dict)
+    healed: bool = False
+
+    def fate(self, name: str, *, write: bool) -> Fault | None:
+        self.calls += 1
+        drawn = self.plan.get(self.calls)
+        if drawn is None and self.rates and not self.healed and (not self.only or name.startswith(self.only)):
+            drawn = self._draw()
+        if drawn is None or drawn in (READ_FAULTS if write else WRITE_FAULTS):
+            return None
+        self.injected[drawn] = self.injected.get(drawn, 0) + 1
+        return drawn
+
+    def _draw(self) -> Fault | None:
+        at = self.random.random()
+        for fault, rate in self.rates.items():
+            at -= rate
+            if at < 0.0:
+                return fault
+        return None
+
+
+@dataclass(slots=True)
+class Wire:
+    """The way from one process to the world. `latency_s` is what a call takes when all is well."""
+
+    process: Process
+    scheduler: Scheduler
+    faults: Faults
+    latency_s: float = 0.02
+    timeout_s: float = 2.0
+    on_call: Callable[[str, str, Fault | None], None] = lambda _name, _about, _fault: None
+    _seen: dict[tuple[str, str], tuple[float, object]] = field(default_factory=dict)
+
+    async def read(self, name: str, about: str, ask: Callable[[], T]) -> T:
+        fault = self._enter(name, about, write=False)
+        await self._travel(fault)
+        if fault in {Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED}:
+            raise _trouble(name, fault)
+        key = (name, about)
+        if fault is Fault.STALE and key in self._seen:
+            at_s, answer = self._seen[key]
+            if at_s >= self.scheduler.now_s - self.faults.stale_s:
+                return answer  # type: ignore[return-value]
+        answer = ask()
+        self._seen[key] = (self.scheduler.now_s, answer)
+        self._leave(fault)
+        return answer
+
+    async def write(self, name: str, about: str, parts: Sequence[Callable[[], None]], fence: Fence | None) -> None:
+        """Do `parts` in order, one call to the far side each. The fence is read right before (I1)."""
+        fault = self._enter(name, about, write=True)
+        if fence is not None:
+            await fence.check()
+        await self._travel(fault if fault is not Fault.LATE else None)
+        if fault in {Fault.NOT_DONE, Fault.THROTTLED}:
+            raise _trouble(name, fault)
+        if fault is Fault.LATE:
+            self.scheduler.after(self.timeout_s / 2, lambda: _do(parts))
+            await self._travel(Fault.SLOW)
+            raise _trouble(name, fault)
+        _do(parts[: len(parts) // 2] if fault is Fault.HALF_WAY else parts)
+        if fault is Fault.DUPLICATE:
+            _do(parts)
+        self._leave(fault)
+        if fault in {Fault.LOST_REPLY, Fault.HALF_WAY}:
+            raise _trouble(name, fault)
+
+    def _enter(self, name: str, about: str, *, write: bool) -> Fault | None:
+        self.process.check()
+        fault = self.faults.fate(name, write=write)
+        self.on_call(name, about, fault)
+        if fault is Fault.KILL_BEFORE:
+            self.process.die()
+        if fault is Fault.STALL:
+            self.scheduler.stall(self.process, self.faults.stall_s)
+        return fault
+
+    def _leave(self, fault: Fault | None) -> None:
+        if fault is Fault.KILL_AFTER:
+            self.process.die()
+
+    async def _travel(self, fault: Fault | None) -> None:
+        slow = fault in {Fault.SLOW, Fault.LATE}
+        await SimClock(self.scheduler, self.process).sleep(self.faults.slow_s if slow else self.latency_s)
+
+    async def rest(self, seconds: float) -> None:
+        """Let the work itself take its time."""
+        await SimClock(self.scheduler, self.process).sleep(seconds)
+
+    def instant(self, name: str) -> None:
+        """A call that takes no time (the state file): the process may still die right before it."""
+        if self._enter(name, "", write=True) is Fault.KILL_AFTER:
+            self.process.die()
+
+
+def _do(parts: Sequence[Callable[[], None]]) -> None:
+    for part in parts:
+        part()
+
+
+def _trouble(name: str, fault: Fault) -> Transient:
+    retry_after_s = 1.0 if fault is Fault.THROTTLED else None
+    return Transient(f"{name}: {fault} (injected)", retry_after_s=retry_after_s)

@@ -1,0 +1,183 @@
+"""Who gets how many requests right now, and how many of them fail: expectation, not a sample.
+
+Between two changes of the world every rate is constant, so counting is one multiplication per span.
+"""
+
+from __future__ import annotations
+
+from orchestrator.lab.model import Admin
+from orchestrator.sim.truth import (
+    BACKEND_POOL,
+    RAMP_POOL,
+    STEADY_POOL,
+    Behaviour,
+    Blow,
+    Box,
+    Flow,
+    Ledger,
+    Life,
+    Physics,
+    RegionTruth,
+    Target,
+)
+
+
+def passes_probe(box: Box, behaviour: Behaviour) -> bool:
+    """What /admit answers to the load balancer's prober."""
+    if not box.admitted or not box.listening or box.zone.dark:
+        return False
+    return box.ready or behaviour.lies
+
+
+def takes_new(target: Target, box: Box) -> bool:
+    """The load balancer sends new traffic here, health aside."""
+    return not target.draining and box.admin is not Admin.DOWN
+
+
+def split(region: RegionTruth) -> tuple[dict[Box, float], float]:
+    """Return the share of the region's new traffic per instance, and the share that finds no target."""
+    shares: dict[Box, float] = {}
+    pools = (STEADY_POOL, RAMP_POOL) if region.aws else (BACKEND_POOL,)
+    weights = {pool: region.weights.get(pool, 0) if region.aws else 1 for pool in pools}
+    total = sum(weights.values())
+    if total == 0:
+        return shares, 1.0
+    unrouted = 0.0
+    for pool in pools:
+        if not weights[pool]:
+            continue
+        part = weights[pool] / total
+        members = [(box, box.targets[pool]) for zone in region.zones for box in zone.boxes if pool in box.targets]
+        open_ = [(box, target) for box, target in members if takes_new(target, box)]
+        healthy = [box for box, target in open_ if target.healthy or box.admin is Admin.UP]
+        if not healthy and region.aws:
+            healthy = [box for box, _ in open_]  # an ALB fails open
+        if not healthy:
+            unrouted += part
+            continue
+        each = part / len(healthy)
+        for box in healthy:
+            shares[box] = shares.get(box, 0.0) + each
+    return shares, unrouted
+
+
+def presence(region: RegionTruth) -> None:
+    """Set each zone's presence: the part of its fair traffic that it may get by intent, faults and health aside (I1).
+
+    1 means as much per instance as anybody in the region, for at least as many instances as the topology promises.
+    """
+    weight: dict[Box, float] = {}
+    counts = dict.fromkeys((STEADY_POOL, RAMP_POOL), 0)
+    meant = [box for zone in region.zones for box in zone.boxes if meant_to_serve(box)]
+    if region.aws:
+        for pool in counts:
+            counts[pool] = sum(1 for box in meant if pool in box.targets and not box.targets[pool].draining)
+    for box in meant:
+        if region.aws:
+            weight[box] = sum(
+                region.weights.get(pool, 0) / counts[pool]
+                for pool in counts
+                if counts[pool] and pool in box.targets and not box.targets[pool].draining
+            )
+        else:
+            weight[box] = 1.0
+    most = max(weight.values(), default=0.0)
+    for zone in region.zones:
+        whole = most * zone.zone.instances
+        mine = sum(weight.get(box, 0.0) for box in zone.boxes)
+        zone.presence = min(1.0, mine / whole) if whole else 0.0
+
+
+def meant_to_serve(box: Box) -> bool:
+    """Nobody has taken this instance out: it is not being replaced, drained or refused admission."""
+    if not box.settled or box.leaving or not box.admitted or box.admin is Admin.DOWN:
+        return False
+    return any(not target.draining for target in box.targets.values())
+
+
+def fails(box: Box, behaviour: Behaviour) -> float:
+    """The share of requests to this instance that users lose."""
+    if box.life is not Life.RUNNING or not box.listening or box.zone.dark or not box.ready or behaviour.lies:
+        return 1.0
+    return min(1.0, behaviour.error_share + box.zone.blows.get(Blow.GRAY, 0.0))
+
+
+def slow(box: Box, behaviour: Behaviour) -> bool:
+    return behaviour.added_ms > 0.0 or Blow.SLOW in box.zone.blows
+
+
+def cause(box: Box, behaviour: Behaviour) -> str:
+    """Why requests to this instance fail: the first that applies."""
+    if box.zone.blows or box.lost_to_fault:
+        return "fault"
+    if behaviour.error_share or behaviour.lies or not behaviour.ready or not behaviour.boots:
+        return "version"
+    return "act"
+
+
+def spread(
+    region: RegionTruth, total_rps: float, now_s: float, physics: Physics, versions: dict[str, Behaviour]
+) -> None:
+    """Recompute every rate of the region."""
+    shares, unrouted = split(region)
+    region.rps = total_rps * region.share
+    region.unrouted_rps = region.rps * unrouted
+    region.flows = []
+    for zone in region.zones:
+        zone.rps, zone.serving = 0.0, 0
+        for box in zone.boxes:
+            fresh = region.rps * shares.get(box, 0.0)
+            _fade(region, box, fresh, now_s, physics)
+            box.rps = fresh + box.tail_rps
+            if box.rps:
+                flow = _flow(box, versions[box.version])
+                region.flows.append(flow)
+                zone.rps += box.rps
+                zone.serving += flow.fail_share < 1.0
+    presence(region)
+    region.dirty = False
+
+
+def _flow(box: Box, behaviour: Behaviour) -> Flow:
+    over_rps = max(0.0, box.rps - box.zone.zone.rps_per_instance)
+    return Flow(box, box.rps, fails(box, behaviour), over_rps, cause(box, behaviour), slow(box, behaviour))
+
+
+def _fade(region: RegionTruth, box: Box, fresh: float, now_s: float, physics: Physics) -> None:
+    """When new traffic stops, what is under way goes on, and on Azure whole connections do."""
+    if fresh > 0.0:
+        box.tail_rps, box.tail_until_s, box.settled = 0.0, 0.0, True
+        return
+    if box.rps > 0.0 and box.tail_until_s == 0.0:
+        box.busy_until_s = now_s + physics.longest_request_s
+        if not region.aws and box.listening:
+            box.tail_rps = box.rps / 2
+            box.tail_until_s = now_s + physics.connection_life_s
+    if box.tail_until_s and not box.admitted:
+        box.tail_until_s = min(box.tail_until_s, now_s + physics.close_s)
+    if box.tail_until_s:
+        box.busy_until_s = box.tail_until_s
+    if box.tail_until_s <= now_s:
+        box.tail_rps, box.tail_until_s = 0.0, 0.0
+
+
+def account(region: RegionTruth, now_s: float, ledger: Ledger) -> None:
+    """Count what has flowed since the last count, at the rates of the last `spread`."""
+    seconds, region.counted_s = now_s - region.counted_s, now_s
+    if seconds <= 0.0:
+        return
+    if region.unrouted_rps:
+        ledger.harmed["fault" if any(zone.blows for zone in region.zones) else "act"] += region.unrouted_rps * seconds
+    for flow in region.flows:
+        sent = flow.rps * seconds
+        failed = sent * flow.fail_share
+        box = flow.box
+        box.requests += sent
+        box.errors += failed
+        if flow.slow:
+            box.slow_requests += sent
+        ledger.served += sent - failed
+        if failed:
+            ledger.harmed[flow.cause] += failed
+        elif flow.over_rps:
+            ledger.harmed[flow.cause] += flow.over_rps * seconds
