@@ -1,0 +1,70 @@
+"""Look again until it is so: the one loop in which every effect waits, gives up, or lets a person in.
+
+A Transient error is a look that saw nothing: it costs time, never the effect. The deadline is the budget of retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from orchestrator.core.errors import Transient
+from orchestrator.ports import Clock
+
+T = TypeVar("T")
+Interrupted = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """`last`: what the last look saw or why it could not look."""
+
+    seconds: float
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A person's order or the kill switch waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """What a look saw instead of what it looks for."""
+
+    why: str
+
+
+async def look_until(
+    look: Callable[[], Awaitable[T | NotYet]],
+    clock: Clock,
+    interrupted: Interrupted,
+    *,
+    every_s: float,
+    timeout_s: float,
+) -> Found[T] | TimedOut | Stopped:
+    """Call `look` every `every_s` until it returns something else than NotYet, at least once."""
+    deadline = clock.monotonic() + timeout_s
+    last = "nothing was seen"
+    while True:
+        if await interrupted():
+            return Stopped()
+        wait_s = every_s
+        try:
+            seen = await look()
+        except Transient as error:
+            last, wait_s = str(error), max(every_s, error.retry_after_s or 0.0)
+        else:
+            if not isinstance(seen, NotYet):
+                return Found(seen)
+            last = seen.why
+        remaining_s = deadline - clock.monotonic()
+        if remaining_s <= 0:
+            return TimedOut(timeout_s, last)
+        await clock.sleep(min(wait_s, remaining_s))

@@ -1,0 +1,88 @@
+"""Moves traffic, level-triggered: write the wish into the one document, make the clouds match it, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.core.topology import Region, Topology, Zone
+from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
+from orchestrator.ports import Fence
+from orchestrator.workflows.polling import NotYet
+from orchestrator.workflows.world import World
+
+
+def all_steady(topology: Topology) -> DesiredTraffic:
+    weights = {region.id: region.weight for region in topology.regions}
+    return DesiredTraffic(0, 0, {zone.id: STEADY for zone in topology.zones()}, weights)
+
+
+class Steering:
+    """Both tiers of one service."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def document(self) -> DesiredTraffic:
+        return await self._world.book.load() or all_steady(self._world.topology)
+
+    async def want_zone(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
+        """Record the wish (I11); `step_region` makes it so."""
+        document = await self.document()
+        wanted = document.with_zone(zone.id, traffic, fence.number)
+        if wanted != document:
+            await self._world.book.save(wanted, document.version)
+
+    async def want_weights(self, weights: Mapping[str, int], fence: Fence) -> None:
+        document = await self.document()
+        wanted = document.with_weights(weights, fence.number)
+        if wanted != document:
+            await self._world.book.save(wanted, document.version)
+
+    async def seen(self) -> Mapping[str, ZoneSeen]:
+        """What every cloud says of every zone, now."""
+        seen: dict[str, ZoneSeen] = {}
+        for region in self._world.topology.regions:
+            seen.update(await self._world.traffic(region).read(region))
+        return seen
+
+    async def step_region(self, region: Region, fence: Fence) -> Mapping[str, ZoneSeen]:
+        """Bring the region one step closer to the document and say what it does now."""
+        document = await self.document()
+        traffic = self._world.traffic(region)
+        await traffic.apply(region, {z.id: document.zones.get(z.id, STEADY) for z in region.zones}, fence)
+        return await traffic.read(region)
+
+    async def until_zone(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
+        """One look: does the zone get what the document says?"""
+        region = self._world.topology.region_of(zone.id)
+        wanted = (await self.document()).zones.get(zone.id, STEADY)
+        seen = (await self.step_region(region, fence)).get(zone.id)
+        if seen is None:
+            return NotYet(f"{region.id} says nothing of {zone.id}")
+        if matches(seen, wanted, self._world.traffic(region).grain(zone, seen.total)):
+            return seen
+        return NotYet(told(seen))
+
+    async def until_drained(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
+        seen = await self.until_zone(zone, fence)
+        if isinstance(seen, NotYet) or seen.draining == 0:
+            return seen
+        return NotYet(told(seen))
+
+    async def until_weights(self, fence: Fence) -> bool | NotYet:
+        """One look: does the global tier answer with the document's weights, everywhere?"""
+        wanted = (await self.document()).region_weights
+        seen = await self._world.global_tier.read()
+        if dict(seen.weights) != dict(wanted):
+            await self._world.global_tier.apply(wanted, fence)
+            return NotYet(f"the DNS answers {dict(seen.weights)}")
+        return True if seen.in_sync else NotYet("the DNS still spreads the change")
+
+
+def told(seen: ZoneSeen) -> str:
+    """One zone's traffic in words."""
+    share = f" at {seen.share:.0%}" if seen.placement is Placement.RAMP and seen.share is not None else ""
+    return (
+        f"{seen.placement or 'between placements'}{share}: {seen.taking} of {seen.total} instances take traffic, "
+        f"{seen.healthy} healthy, {seen.draining} draining"
+    )
