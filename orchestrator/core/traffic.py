@@ -75,14 +75,18 @@ def matches(seen: ZoneSeen, desired: ZoneTraffic, grain: Fraction) -> bool:
     """Say whether the cloud does what the document asks, to within the cloud's own grain (one instance on Azure).
 
     Empty data never matches a wish for traffic (I2). Draining does not matter here: it is the drain's business.
+    A whole grain away is a different step, so a ramp of 1/3 is not matched by 2/3.
     """
     if desired.placement is Placement.OUT:
         return seen.placement is Placement.OUT and seen.taking == 0
-    if seen.total == 0 or seen.placement is not desired.placement:
+    if seen.total == 0:
         return False
     if desired.placement is Placement.STEADY:
-        return seen.healthy == seen.total == seen.taking
-    return seen.share is not None and abs(seen.share - desired.share) <= grain and seen.taking > 0
+        return seen.placement is Placement.STEADY and seen.healthy == seen.total == seen.taking
+    # Where a share means whole instances, a ramp that admits all of them cannot be told from steady.
+    if seen.placement is Placement.OUT or seen.share is None or seen.taking == 0:
+        return False
+    return seen.placement is not None and abs(seen.share - desired.share) <= max(float(grain) - 1e-9, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
