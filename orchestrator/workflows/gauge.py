@@ -90,7 +90,7 @@ class Gauge:
 
     def usual_p50_ms(self, without: str) -> float | None:
         """Median of what users of the other zones saw lately; None when nothing was read."""
-        if len(self._readings) < 2:
+        if len(self._readings) <= 1:
             return None
         (then, before), (now, after) = self._readings[0], self._readings[-1]
         others = (z for z in after if z != without)
