@@ -1,0 +1,313 @@
+"""Reads failout.yaml, the topology document and release manifests: once, strictly, into frozen values.
+
+Unknown keys fail with the file, the line and the nearest valid key. Durations are seconds, shares 0..1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import yaml
+
+from orchestrator.core.deploy import DeployPolicy, OnFailure
+from orchestrator.core.errors import NotFound, Rejected
+from orchestrator.core.health import GatePolicy
+from orchestrator.core.release import Image, Release
+from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
+
+TOPOLOGY_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """failout.yaml. Paths are absolute; `database` is a PostgreSQL URL or None for the embedded file in `state`."""
+
+    path: Path
+    service: str
+    topology: Path
+    releases: Path
+    state: Path
+    agent_token_file: Path
+    policy: DeployPolicy
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Doc:
+    """A mapping of a YAML file with the line that each key stands on."""
+
+    file: Path
+    where: str
+    line: int
+    values: Mapping[str, Any]
+    lines: Mapping[str, int]
+
+    def fail(self, key: str | None, why: str) -> NoReturn:
+        line = self.lines.get(key, self.line) if key else self.line
+        raise Rejected(f"{self.file}:{line}: {why}")
+
+    def only(self, known: Sequence[str]) -> None:
+        for key in self.values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+                self.fail(key, f"unknown key {key!r} in {self.where}; {hint}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.values.get(key, default)
+        if not isinstance(value, str) or not value:
+            self.fail(key, f"{key!r} in {self.where} must be a text, not {value!r}")
+        return value
+
+    def number(self, key: str, default: float, *, low: float, high: float) -> float:
+        value = self.values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            self.fail(key, f"{key!r} in {self.where} must be a number from {low:g} to {high:g}, not {value!r}")
+        return value
+
+    def sub(self, key: str) -> _Doc:
+        value = self.values.get(key)
+        if not isinstance(value, _Doc):
+            self.fail(key, f"{key!r} in {self.where} must be a mapping")
+        return value
+
+
+def _read_yaml(path: Path) -> _Doc:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"{path} cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        doc = _value(path, path.name, node)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Rejected(f"{path}:{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Rejected(f"{path}: not YAML: {error}") from None
+    if not isinstance(doc, _Doc):
+        raise Rejected(f"{path}:1: a mapping of keys is expected")
+    return doc
+
+
+def _value(path: Path, where: str, node: yaml.Node | None) -> Any:  # noqa: ANN401 - what YAML gives
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in values:
+                raise Rejected(f"{path}:{line}: key {key!r} stands twice in {where}")
+            values[key], lines[key] = _value(path, key, value_node), line
+        return _Doc(path, where, node.start_mark.line + 1, values, lines)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(path, where, item) for item in node.value]
+    loader = yaml.SafeLoader("")
+    return loader.construct_object(node) if node is not None else None
+
+
+# ---- failout.yaml
+
+_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "max_utilisation": (0.05, 1.0),
+    "bake_first_factor": (1.0, 100.0),
+    "synthetic_failed_share_max": (0.0, 1.0),
+    "error_share_max": (0.0, 1.0),
+    "slow_share_max": (0.0, 1.0),
+    "samples_min": (1, 1_000_000),
+    "errors_min": (1, 1_000_000),
+    "slow_min": (1, 1_000_000),
+}
+_SECONDS: Final = (0.0, 7 * 86400.0)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
+    doc = _read_yaml(path)
+    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy"])
+    here = path.resolve().parent
+    policy = read_policy(doc.sub("policy")) if "policy" in doc.values else DeployPolicy()
+    return Settings(
+        path=path.resolve(),
+        service=doc.text("service"),
+        topology=here / doc.text("topology", "topology.json"),
+        releases=here / doc.text("releases", "releases"),
+        state=here / doc.text("state", ".failout"),
+        agent_token_file=here / doc.text("agent_token_file", "agent.token"),
+        policy=policy,
+        database=doc.text("database") if "database" in doc.values else None,
+    )
+
+
+def read_policy(doc: _Doc) -> DeployPolicy:
+    doc.only([f.name for f in fields(DeployPolicy)])
+    given: dict[str, Any] = {}
+    for key, value in doc.values.items():
+        match key:
+            case "gate":
+                given[key] = _read_gate(doc.sub(key))
+            case "on_failure":
+                given[key] = _one_of(doc, key, [str(o) for o in OnFailure])
+            case "scale_survivors":
+                if not isinstance(value, bool):
+                    doc.fail(key, f"{key!r} must be true or false, not {value!r}")
+                given[key] = value
+            case "ramp_shares":
+                given[key] = _shares(doc, key)
+            case _:
+                given[key] = _limited(doc, key)
+    if "on_failure" in given:
+        given["on_failure"] = OnFailure(given["on_failure"])
+    return DeployPolicy(**given)
+
+
+def _limited(doc: _Doc, key: str) -> float:
+    low, high = _LIMITS.get(key, _SECONDS)
+    return doc.number(key, 0.0, low=low, high=high)
+
+
+def _read_gate(doc: _Doc) -> GatePolicy:
+    known = {f.name: f for f in fields(GatePolicy)}
+    doc.only(list(known))
+    given: dict[str, Any] = {}
+    for key in doc.values:
+        value = _limited(doc, key)
+        given[key] = int(value) if isinstance(known[key].default, int) else value
+    return GatePolicy(**given)
+
+
+def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:
+    value = doc.text(key)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
+        doc.fail(key, f"{key!r} is {value!r}; {hint}")
+    return value
+
+
+def _shares(doc: _Doc, key: str) -> tuple[float, ...]:
+    value = doc.values[key]
+    good = isinstance(value, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 < v <= 1 for v in value
+    )
+    if not good or not value or sorted(value) != value or value[-1] != 1:
+        doc.fail(key, f"{key!r} must be growing shares that end with 1, such as [0.1, 0.5, 1.0], not {value!r}")
+    return tuple(float(v) for v in value)
+
+
+# ---- the topology document
+
+
+def read_topology(path: Path, service: str | None = None) -> Topology:
+    """Read the `topology` output of the Pulumi programs or of `failout lab up`. Raises Rejected or NotFound."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"there is no topology at {path}; run `failout lab up` or `failout topology import`") from None
+    except (OSError, ValueError) as error:
+        raise Rejected(f"{path} is no topology document: {error}") from None
+    try:
+        topology = parse_topology(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Rejected(f"{path} is no topology document of schema {TOPOLOGY_SCHEMA}: {error!r}") from None
+    if service is not None and topology.service != service:
+        raise Rejected(f"{path} describes service {topology.service!r}, not {service!r}")
+    return topology
+
+
+def parse_topology(data: Mapping[str, Any]) -> Topology:
+    if data.get("schema") != TOPOLOGY_SCHEMA:
+        raise ValueError(f"schema is {data.get('schema')!r}")
+    tier = data["global"]
+    regions = tuple(_region(r) for r in data["regions"])
+    ids = [z.id for r in regions for z in r.zones]
+    if not ids or len(set(ids)) != len(ids):
+        raise ValueError(f"zones must be some, and each named once: {ids}")
+    return Topology(
+        service=str(data["service"]),
+        regions=regions,
+        global_tier=GlobalTier(
+            str(tier["kind"]),
+            float(tier["ttl_s"]),
+            str(tier["record"]),
+            dict(tier["attributes"]),
+            dict(tier.get("api", {})),
+        ),
+    )
+
+
+def _region(data: Mapping[str, Any]) -> Region:
+    cloud, name = str(data["cloud"]), str(data["name"])
+    zones = tuple(
+        Zone(
+            id=str(z["id"]),
+            cloud=cloud,
+            region=str(data["id"]),
+            name=str(z["name"]),
+            instances=int(z["instances"]),
+            instances_max=int(z["instances_max"]),
+            rps_per_instance=float(z["rps_per_instance"]),
+            fleet=dict(z["fleet"]),
+        )
+        for z in data["zones"]
+    )
+    return Region(
+        id=str(data["id"]),
+        cloud=cloud,
+        name=name,
+        weight=int(data["weight"]),
+        zones=zones,
+        agent_url=str(data["agent_url"]),
+        front=dict(data["front"]),
+        api=dict(data.get("api", {})),
+    )
+
+
+# ---- release manifests
+
+
+def read_release(path: Path) -> Release:
+    """Read one manifest. Raises Rejected with the line, or NotFound."""
+    doc = _read_yaml(path)
+    doc.only(["version", "images", "checks"])
+    images = []
+    for region in doc.sub("images").values:
+        image = doc.sub("images").sub(region)
+        image.only(["digest", "data"])
+        data = image.sub("data")
+        images.append(Image(region, image.text("digest"), {k: data.text(k) for k in data.values}))
+    synthetic = 1000.0
+    if "checks" in doc.values:
+        checks = doc.sub("checks")
+        checks.only(["synthetic_requests"])
+        synthetic = checks.number("synthetic_requests", 1000, low=1, high=1_000_000)
+    return Release(doc.text("version"), tuple(images), int(synthetic))
+
+
+class ReleaseFolder:
+    """Manifests in a folder, `VERSION.yaml` each; read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def versions(self) -> list[str]:
+        return sorted(p.stem for p in self._folder.glob("*.yaml"))
+
+    def get(self, version: str) -> Release:
+        path = self._folder / f"{version}.yaml"
+        if "/" in version or version.startswith(".") or not path.is_file():
+            near = difflib.get_close_matches(version, self.versions(), n=1)
+            known = ", ".join(self.versions()) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
+            raise NotFound(f"there is no release {version!r} in {self._folder}; {hint}")
+        release = read_release(path)
+        if release.version != version:
+            raise Rejected(f"{path} is the manifest of version {release.version!r}, not {version!r}")
+        return release
