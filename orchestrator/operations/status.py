@@ -1,0 +1,114 @@
+"""What is going on, from our own rows only: no cloud, no engine, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from orchestrator.core.deploy import DeployState
+from orchestrator.core.deploy_row import parse
+from orchestrator.engine.glance import Glance
+from orchestrator.engine.ports import Record, Run, Usual
+
+SCHEMA = 1
+
+
+def status(glance: Glance, service: str, now: datetime) -> dict[str, Any]:
+    """The service now: its unfinished run zone by zone, leases, switches, and the run before. schemas/status.json"""
+    runs = glance.runs(service, limit=20)
+    open_runs = [r for r in runs if not r.finished]
+    ended = [r for r in runs if r.finished]
+    usual = glance.usual(service)
+    return {
+        "schema": SCHEMA,
+        "service": service,
+        "runs": [describe_run(r, usual, now) for r in open_runs],
+        "last": describe_run(ended[0], usual, now) if ended else None,
+        "leases": [
+            {"zone": x.zone, "run": x.run, "fence": x.fence, "since": x.since.isoformat()}
+            for x in glance.leases(service)
+        ],
+        "switches": [
+            {"name": s.name, "service": s.service, "author": s.author, "reason": s.reason}
+            for s in glance.switches()
+            if s.on
+        ],
+    }
+
+
+def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any]:
+    """One run as it is shown everywhere."""
+    state = parse(run.state)
+    ended = run.finished_at or now
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "status": run.status,
+        "target": state.target,
+        "course": str(state.course),
+        "reason": state.reason or run.reason,
+        "author": run.author,
+        "started": run.created_at.isoformat(),
+        "ended": run.finished_at.isoformat() if run.finished_at else None,
+        "seconds": round((ended - run.created_at).total_seconds(), 1),
+        "trouble": run.trouble,
+        "doing": _doing(run, usual, now),
+        "zones": [_zone(state, z.zone, now) for z in state.zones],
+        "next_command": next_command(run, state),
+    }
+
+
+def _zone(state: DeployState, zone_id: str, now: datetime) -> dict[str, Any]:
+    zone = state.zone(zone_id)
+    return {
+        "zone": zone.zone,
+        "state": str(zone.state),
+        "from_version": zone.previous,
+        "to_version": zone.goal,
+        "step": zone.step,
+        "steps": [s.share for s in zone.steps],
+        "merged_steps": [m for s in zone.steps for m in s.merged],
+        "seconds_in_state": round((now - zone.since).total_seconds(), 1),
+        "note": zone.note,
+    }
+
+
+def _doing(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any] | None:
+    """The effect that is being performed, and whether it takes longer than three of four did before."""
+    if run.effect is None or run.finished:
+        return None
+    seconds = (now - run.updated_at).total_seconds()
+    known = usual.get(run.effect.kind)
+    late = known is not None and seconds > known.p75_s
+    return {
+        "effect": run.effect.kind,
+        "zone": run.effect.zone,
+        "seconds": round(seconds, 1),
+        "p75_s": round(known.p75_s, 1) if known else None,
+        "late": late,
+    }
+
+
+def next_command(run: Run, state: DeployState) -> str | None:
+    """What a person may run next; None when there is nothing to do."""
+    if run.finished:
+        return None
+    match run.status:
+        case "held":
+            return f"failout deployments resume {run.id}   (or: abort, rollback)"
+        case "paused":
+            return f"failout deployments resume {run.id}"
+        case _:
+            active = state.active_zone()
+            return f"failout deployments pause {run.id}" if active else f"failout deploy --resume   # {run.id}"
+
+
+def zone_phases(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Seconds per zone and effect, summed over repeats."""
+    phases: dict[str, dict[str, float]] = {}
+    for record in records:
+        if record.effect is not None and record.effect.zone is not None:
+            of_zone = phases.setdefault(record.effect.zone, {})
+            of_zone[record.effect.kind] = round(of_zone.get(record.effect.kind, 0.0) + record.duration_s, 3)
+    return phases
