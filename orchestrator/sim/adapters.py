@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import partial
 from math import ceil
 
-from orchestrator.core.errors import NoCapacity
+from orchestrator.core.errors import NoCapacity, Rejected
 from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
@@ -49,8 +49,14 @@ class SimFleet:
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
         del image  # its data is the cloud's own vocabulary; this cloud goes by the version
         place = self.world.zones[zone.id]
-        parts: Parts = [partial(self.world.stage, place, version), partial(self.world.replace, place, version)]
-        await self.wire.write("fleet.replace", zone.id, parts, fence)
+        swap = place.swap
+        parts: Parts = [] if place.model == version else [partial(self.world.stage, place, version)]
+        stays = all(box.version == version and not box.leaving for box in place.boxes)
+        under_way = swap is not None and swap.running and swap.version == version
+        if not under_way and (not stays or (swap is not None and swap.running)):
+            parts.append(partial(self.world.replace, place, version))
+        if parts:
+            await self.wire.write("fleet.replace", zone.id, parts, fence)
 
     async def replacement(self, zone: Zone) -> Replacement:
         return await self.wire.read("fleet.replacement", zone.id, partial(self._swap, zone))
@@ -63,15 +69,19 @@ class SimFleet:
 
     async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
         place = self.world.zones[zone.id]
+        if instances > zone.instances_max:
+            raise Rejected(f"{zone.id} may have {zone.instances_max} instances at most, not {instances}")
+        if instances == place.desired:
+            return
         if place.no_capacity and instances > place.desired:
             raise NoCapacity(f"{zone.id} has no room for {instances} instances")
         await self.wire.write("fleet.scale", zone.id, [partial(self.world.scale, place, instances)], fence)
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
         place = self.world.zones[zone.id]
-        await self.wire.write(
-            "fleet.set_autoscaling", zone.id, [partial(self.world.set_repairs, place, enabled)], fence
-        )
+        if place.repairs is not enabled:
+            change = partial(self.world.set_repairs, place, enabled)
+            await self.wire.write("fleet.set_autoscaling", zone.id, [change], fence)
 
 
 def _pool_seen(place: ZoneTruth, pool: str) -> tuple[list[Box], list[Box]]:
@@ -110,8 +120,8 @@ class AwsTraffic:
         ramp, older = _pool_seen(place, RAMP_POOL)
         in_steady = place.zone.id in truth.attached[STEADY_POOL]
         in_ramp = place.zone.id in truth.attached[RAMP_POOL]
-        taking = {box.id for box in steady if truth.weights[STEADY_POOL]}
-        taking |= {box.id for box in ramp if truth.weights[RAMP_POOL]}
+        shares, _ = load.split(truth)
+        taking = [box for box in place.boxes if shares.get(box)]
         pool, name = (steady, STEADY_POOL) if in_steady else (ramp, RAMP_POOL)
         healthy = sum(box.targets[name].healthy for box in pool)
         counts = (len(taking), len(old) + len(older), healthy, len(place.boxes))
@@ -144,7 +154,7 @@ class AwsTraffic:
             if not in_ramp:
                 return [partial(self.world.attach, place, RAMP_POOL)]
             if not _all_healthy(place, RAMP_POOL):
-                return []
+                return unramp[:1] if truth.weights[RAMP_POOL] and not _members(truth, RAMP_POOL) else []
             weights = _weights(truth, wish.share)
             change: Parts = [] if weights == truth.weights else [partial(self.world.set_weights, truth, weights)]
             return change + leave
@@ -201,15 +211,15 @@ class AzureTraffic:
 
     def _zone_seen(self, place: ZoneTruth) -> ZoneSeen:
         boxes = place.boxes
-        taking = [box for box in boxes if box.admin is not Admin.DOWN and box.admitted]
-        healthy = sum(box.targets[BACKEND_POOL].healthy for box in taking)
+        admitted = [box for box in boxes if box.admin is not Admin.DOWN and box.admitted]
+        healthy = sum(box.targets[BACKEND_POOL].healthy for box in admitted)
         draining = sum(box.tail_until_s > self.world.now_s for box in boxes)
-        counts = (len(taking), draining, healthy, len(boxes))
-        if not boxes or not taking:
+        counts = (healthy, draining, healthy, len(boxes))
+        if not admitted:
             return ZoneSeen(Placement.OUT, 0.0, *counts)
-        if len(taking) == len(boxes):
-            return ZoneSeen(Placement.STEADY, 1.0, *counts)
-        return ZoneSeen(Placement.RAMP, len(taking) / len(boxes), *counts)
+        if place.ramping or len(admitted) < len(boxes):
+            return ZoneSeen(Placement.RAMP, len(admitted) / len(boxes), *counts)
+        return ZoneSeen(Placement.STEADY, 1.0, *counts)
 
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
         parts: Parts = []
@@ -221,14 +231,17 @@ class AzureTraffic:
 
     def _next(self, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
         wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
-        parts: Parts = []
+        ramping = wish.placement is Placement.RAMP
+        parts: Parts = [partial(self.world.set_ramping, place, ramping)] if place.ramping is not ramping else []
         for i, box in enumerate(place.boxes):
-            admitted = i < wanted
-            admin = Admin.NONE if admitted else Admin.DOWN
-            if box.admin is not admin:
-                parts.append(partial(self.world.set_admin, box, admin))
-            if box.admitted is not admitted:
-                parts.append(partial(self.world.set_admitted, box, admitted=admitted))
+            if i < wanted:
+                parts += [partial(self.world.set_admitted, box, admitted=True)] if not box.admitted else []
+                ready = box.targets[BACKEND_POOL].healthy and load.passes_probe(box, self.world.versions[box.version])
+                parts += [partial(self.world.set_admin, box, Admin.NONE)] if box.admin is Admin.DOWN and ready else []
+                continue
+            busy = box.rps > 0.0 or box.tail_until_s > self.world.now_s
+            parts += [partial(self.world.set_admin, box, Admin.DOWN)] if box.admin is not Admin.DOWN else []
+            parts += [partial(self.world.set_admitted, box, admitted=False)] if box.admitted and busy else []
         return parts
 
 
@@ -243,7 +256,14 @@ class SimDns:
         )
 
     async def apply(self, weights: Mapping[str, int], fence: Fence) -> None:
-        await self.wire.write("dns.apply", "", [partial(self.world.set_dns, dict(weights))], fence)
+        unknown = sorted(set(weights) - set(self.world.dns_weights))
+        if unknown:
+            raise Rejected(f"no record for {', '.join(unknown)}")
+        after = self.world.dns_weights | dict(weights)
+        if not any(after.values()):
+            raise Rejected("with every weight at 0 the DNS would answer with every record")
+        if after != self.world.dns_weights:
+            await self.wire.write("dns.apply", "", [partial(self.world.set_dns, after)], fence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ inside it, and after it was done but before anybody knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -27,13 +27,12 @@ class Fault(StrEnum):
     HALF_WAY = "half-way"  # a write of several parts stops in the middle
     STALE = "stale"  # a read answers what was true before
     SLOW = "slow"
-    LATE = "late"  # the write arrives after the caller has given up waiting
     KILL_BEFORE = "kill-before"
     KILL_AFTER = "kill-after"
     STALL = "stall"  # SIGSTOP: the process sleeps and wakes without knowing
 
 
-WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY, Fault.LATE)
+WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY)
 READ_FAULTS = (Fault.STALE,)
 
 
@@ -82,7 +81,7 @@ class Wire:
     scheduler: Scheduler
     faults: Faults
     latency_s: float = 0.02
-    timeout_s: float = 2.0
+    writes: int = 0
     on_call: Callable[[str, str, Fault | None], None] = lambda _name, _about, _fault: None
     _seen: dict[tuple[str, str], tuple[float, object]] = field(default_factory=dict)
 
@@ -102,20 +101,20 @@ class Wire:
         return answer
 
     async def write(self, name: str, about: str, parts: Sequence[Callable[[], None]], fence: Fence | None) -> None:
-        """Do `parts` in order, one call to the far side each. The fence is read right before (I1)."""
+        """Do `parts` in order, one call to the far side each; the fence is read right before each (I1)."""
         fault = self._enter(name, about, write=True)
-        if fence is not None:
-            await fence.check()
-        await self._travel(fault if fault is not Fault.LATE else None)
+        if fault is Fault.STALL:
+            await self._travel(fault)
         if fault in {Fault.NOT_DONE, Fault.THROTTLED}:
             raise _trouble(name, fault)
-        if fault is Fault.LATE:
-            self.scheduler.after(self.timeout_s / 2, lambda: _do(parts))
-            await self._travel(Fault.SLOW)
-            raise _trouble(name, fault)
-        _do(parts[: len(parts) // 2] if fault is Fault.HALF_WAY else parts)
-        if fault is Fault.DUPLICATE:
-            _do(parts)
+        for part in parts[: len(parts) // 2] if fault is Fault.HALF_WAY else parts:
+            if fence is not None:
+                await fence.check()
+            await self._travel(fault)
+            part()
+            self.writes += 1
+            if fault is Fault.DUPLICATE:
+                part()
         self._leave(fault)
         if fault in {Fault.LOST_REPLY, Fault.HALF_WAY}:
             raise _trouble(name, fault)
@@ -135,22 +134,20 @@ class Wire:
             self.process.die()
 
     async def _travel(self, fault: Fault | None) -> None:
-        slow = fault in {Fault.SLOW, Fault.LATE}
-        await SimClock(self.scheduler, self.process).sleep(self.faults.slow_s if slow else self.latency_s)
+        await SimClock(self.scheduler, self.process).sleep(
+            self.faults.slow_s if fault is Fault.SLOW else self.latency_s
+        )
 
     async def rest(self, seconds: float) -> None:
         """Let the work itself take its time."""
         await SimClock(self.scheduler, self.process).sleep(seconds)
 
-    def instant(self, name: str) -> None:
-        """A call that takes no time (the state file): the process may still die right before it."""
-        if self._enter(name, "", write=True) is Fault.KILL_AFTER:
-            self.process.die()
-
-
-def _do(parts: Sequence[Callable[[], None]]) -> None:
-    for part in parts:
-        part()
+    async def instant(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
+        """A call that takes no time (the state file): the process may die right before it, and right after."""
+        fault = self._enter(name, "", write=True)
+        done = await act()
+        self._leave(fault)
+        return done
 
 
 def _trouble(name: str, fault: Fault) -> Transient:

@@ -71,13 +71,11 @@ def presence(region: RegionTruth) -> None:
     meant = [box for zone in region.zones for box in zone.boxes if meant_to_serve(box)]
     if region.aws:
         for pool in counts:
-            counts[pool] = sum(1 for box in meant if pool in box.targets and not box.targets[pool].draining)
+            counts[pool] = sum(1 for box in meant if _proven(box, pool))
     for box in meant:
         if region.aws:
             weight[box] = sum(
-                region.weights.get(pool, 0) / counts[pool]
-                for pool in counts
-                if counts[pool] and pool in box.targets and not box.targets[pool].draining
+                region.weights.get(pool, 0) / counts[pool] for pool in counts if counts[pool] and _proven(box, pool)
             )
         else:
             weight[box] = 1.0
@@ -90,9 +88,14 @@ def presence(region: RegionTruth) -> None:
 
 def meant_to_serve(box: Box) -> bool:
     """Nobody has taken this instance out: it is not being replaced, drained or refused admission."""
-    if not box.settled or box.leaving or not box.admitted or box.admin is Admin.DOWN:
+    if box.leaving or not box.admitted or box.admin is Admin.DOWN:
         return False
-    return any(not target.draining for target in box.targets.values())
+    return any(_proven(box, pool) for pool in box.targets)
+
+
+def _proven(box: Box, pool: str) -> bool:
+    target = box.targets.get(pool)
+    return target is not None and target.proven and not target.draining
 
 
 def fails(box: Box, behaviour: Behaviour) -> float:
@@ -146,7 +149,7 @@ def _flow(box: Box, behaviour: Behaviour) -> Flow:
 def _fade(region: RegionTruth, box: Box, fresh: float, now_s: float, physics: Physics) -> None:
     """When new traffic stops, what is under way goes on, and on Azure whole connections do."""
     if fresh > 0.0:
-        box.tail_rps, box.tail_until_s, box.settled = 0.0, 0.0, True
+        box.tail_rps, box.tail_until_s = 0.0, 0.0
         return
     if box.rps > 0.0 and box.tail_until_s == 0.0:
         box.busy_until_s = now_s + physics.longest_request_s

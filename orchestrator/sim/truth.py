@@ -69,16 +69,20 @@ class Blow(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Target:
-    """An instance in a pool. `changing` is the health it will have when the probes have seen enough."""
+    """An instance in a pool. `proven`: it has been healthy here since it came, so its absence counts as out.
+
+    `changing` is the health it will have when the probes have seen enough.
+    """
 
     healthy: bool = False
+    proven: bool = False
     draining: bool = False
     changing: bool | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Box:
-    """One instance. `settled`: it has taken traffic since it was last replaced, so its absence counts as out."""
+    """One instance."""
 
     id: str
     address: str
@@ -90,7 +94,6 @@ class Box:
     admitted: bool = True
     admin: Admin = Admin.NONE
     incarnation: int = 1
-    settled: bool = True
     leaving: bool = False  # its fleet is about to end it
     lost_to_fault: bool = False
     targets: dict[str, Target] = field(default_factory=dict)
@@ -135,6 +138,7 @@ class ZoneTruth:
     boxes: list[Box] = field(default_factory=list)
     desired: int = 0
     model: str = ""
+    ramping: bool = False  # Azure: a tag of the scale set, for all of its instances admitted is not yet steady
     repairs: bool = True
     no_capacity: bool = False
     swap: Swap | None = None

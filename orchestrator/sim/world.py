@@ -101,9 +101,10 @@ class World:
 
     def set_dns(self, weights: Mapping[str, int]) -> None:
         """Change the records. Users follow as their resolvers' answers run out."""
-        if dict(weights) == self.dns_weights:
+        weights = self.dns_weights | dict(weights)
+        if weights == self.dns_weights:
             return
-        self.dns_weights = dict(weights)
+        self.dns_weights = weights
         self.dns_synced = False
         self._dns_changes += 1
         change, total = self._dns_changes, sum(weights.values())
@@ -170,6 +171,10 @@ class World:
             self.note("weights", region.region.id, **weights)
             self.touch(region)
 
+    def set_ramping(self, zone: ZoneTruth, ramping: bool) -> None:
+        zone.ramping = ramping
+        self.touch(zone.region)
+
     def set_admin(self, box: Box, admin: Admin) -> None:
         if box.admin is not admin:
             box.admin = admin
@@ -199,6 +204,7 @@ class World:
     def _seen(self, box: Box, target: Target, healthy: bool) -> None:
         if target.changing is healthy and not target.draining:
             target.healthy, target.changing = healthy, None
+            target.proven = target.proven or healthy
             self.touch(box.zone.region)
 
     # Instances ------------------------------------------------------------------------------------------------------
@@ -206,7 +212,7 @@ class World:
     def launch(self, zone: ZoneTruth, version: str) -> Box:
         """A new machine at `version`; it registers with whatever its fleet is attached to."""
         zone.born += 1
-        box = Box(f"{zone.zone.id}/i{zone.born}", f"{zone.zone.id}:{zone.born}", zone, version, settled=False)
+        box = Box(f"{zone.zone.id}/i{zone.born}", f"{zone.zone.id}:{zone.born}", zone, version)
         zone.boxes.append(box)
         self.boxes[box.id] = box
         pools = [BACKEND_POOL] if not zone.region.aws else [STEADY_POOL, RAMP_POOL]
@@ -337,7 +343,8 @@ class World:
             self.scheduler.after(delay_s, lambda: self._relaunch(zone, box, generation))
             return
         self.stop(box, life=Life.DEAD)
-        box.version, box.settled = zone.model, False
+        box.version = zone.model
+        box.targets[BACKEND_POOL].proven = False
         self.boot(box)
         self.scheduler.after(self.physics.boot_s, lambda: self._check_replaced(zone, generation))
 
@@ -433,7 +440,7 @@ def build(
             for born in range(1, zone.instances + 1):
                 pool = STEADY_POOL if truth.aws else BACKEND_POOL
                 box = Box(f"{zone.id}/i{born}", f"{zone.id}:{born}", place, version)
-                box.targets[pool] = Target(healthy=True)
+                box.targets[pool] = Target(healthy=True, proven=True)
                 place.boxes.append(box)
                 world.boxes[box.id] = box
             place.born = zone.instances

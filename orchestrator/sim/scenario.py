@@ -1,0 +1,174 @@
+"""What a history starts from: a topology, users, versions, and what shall go wrong. Drawn from a seed, or written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.health import GatePolicy
+from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
+from orchestrator.sim.faults import Fault
+from orchestrator.sim.truth import WELL, Behaviour, Blow, Physics
+
+BRISK = DeployPolicy(
+    ramp_step_s=4.0,
+    bake_s=5.0,
+    load_window_s=2.0,
+    poll_s=0.5,
+    admit_timeout_s=30.0,
+    prepare_timeout_s=60.0,
+    drain_timeout_s=60.0,
+    upgrade_timeout_s=150.0,
+    verify_timeout_s=30.0,
+    gate=GatePolicy(samples_min=30),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A blow to a zone: it lasts `seconds`, `hard` is the share of errors of a gray one."""
+
+    at_s: float
+    zone: str
+    blow: Blow
+    seconds: float
+    hard: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A person's order to the run."""
+
+    at_s: float
+    kind: str
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One history's world. `rates` are chances per call, 0..1; `plan` says what befalls the n-th call, from 1."""
+
+    topology: Topology
+    users_rps: float
+    physics: Physics = field(default_factory=Physics)
+    policy: DeployPolicy = BRISK
+    target: Behaviour = WELL
+    rates: Mapping[Fault, float] = field(default_factory=dict)
+    plan: Mapping[int, Fault] = field(default_factory=dict)
+    strikes: tuple[Strike, ...] = ()
+    commands: tuple[Command, ...] = ()
+    loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
+    restart_s: float = 2.0  # from the death of a carrier to the next
+    trouble_ends_s: float = 400.0  # from here on nothing goes wrong any more
+
+    @property
+    def calm(self) -> bool:
+        """Nothing but the calls and the orchestrator itself goes wrong: then no user may notice anything."""
+        return not self.strikes and not self.loads and self.target == WELL
+
+
+def make_topology(regions: Mapping[str, int], *, instances: int = 3, rps_per_instance: float = 40.0) -> Topology:
+    """Build a topology of `regions` ("aws/us-east-1" -> number of zones), all alike."""
+    return Topology(
+        "gates",
+        tuple(_region(region, zones, instances, rps_per_instance) for region, zones in regions.items()),
+        GlobalTier("route53", 5.0, "gates.lab."),
+    )
+
+
+def _region(region_id: str, zones: int, instances: int, rps_per_instance: float) -> Region:
+    cloud, name = region_id.split("/")
+    names = [f"{name}{'abcdef'[i]}" if cloud == "aws" else f"{name}-{i + 1}" for i in range(zones)]
+    return Region(
+        region_id,
+        cloud,
+        name,
+        100,
+        tuple(Zone(f"{cloud}/{n}", cloud, region_id, n, instances, 3 * instances, rps_per_instance) for n in names),
+        agent_url="",
+    )
+
+
+def two_clouds() -> Topology:
+    """Six zones, eighteen instances: the demo's topology."""
+    return make_topology({"aws/us-east-1": 3, "azure/eastus": 3})
+
+
+def good_deploy() -> Scenario:
+    return Scenario(two_clouds(), users_rps=300.0)
+
+
+_CALL_FAULTS = (
+    Fault.LOST_REPLY,
+    Fault.NOT_DONE,
+    Fault.THROTTLED,
+    Fault.DUPLICATE,
+    Fault.HALF_WAY,
+    Fault.STALE,
+    Fault.SLOW,
+)
+_SICK = (
+    Behaviour(boots=False),
+    Behaviour(ready=False),
+    Behaviour(lies=True),
+    Behaviour(error_share=0.2),
+    Behaviour(error_share=0.05),
+    Behaviour(added_ms=150.0),
+    Behaviour(dies_after_s=6.0),
+)
+
+
+def swarm(seed: int) -> Scenario:
+    """Draw a scenario: each history has only some of the troubles, so that rare combinations are not drowned."""
+    random = Random(seed)
+    topology = _draw_topology(random)
+    zones = [zone.id for zone in topology.zones()]
+    capacity = sum(zone.instances * zone.rps_per_instance for zone in topology.zones())
+    scenario = Scenario(topology, users_rps=capacity * random.uniform(0.1, 0.55), physics=_draw_physics(random))
+    if random.random() < 0.6:
+        chosen = random.sample(_CALL_FAULTS, random.randint(1, 4))
+        scenario = replace(scenario, rates=dict.fromkeys(chosen, random.choice((0.005, 0.02, 0.06))))
+    if random.random() < 0.5:
+        kills = random.sample((Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.STALL), random.randint(1, 3))
+        scenario = replace(scenario, rates={**scenario.rates, **dict.fromkeys(kills, random.choice((0.002, 0.01)))})
+    if random.random() < 0.25:
+        scenario = replace(scenario, target=random.choice(_SICK))
+    if random.random() < 0.3:
+        blow = random.choice(list(Blow))
+        strike = Strike(random.uniform(0, 150), random.choice(zones), blow, random.uniform(5, 60), 0.3)
+        scenario = replace(scenario, strikes=(strike,))
+    if random.random() < 0.3:
+        kinds = random.choices(("pause", "resume", "abort", "rollback", "retarget"), k=random.randint(1, 4))
+        commands = tuple(Command(random.uniform(0, 150), kind, "v3") for kind in kinds)
+        scenario = replace(scenario, commands=tuple(sorted(commands, key=lambda c: c.at_s)))
+    if random.random() < 0.15:
+        scenario = replace(scenario, loads=((random.uniform(0, 100), scenario.users_rps * random.uniform(0.5, 1.6)),))
+    return scenario
+
+
+def _draw_topology(random: Random) -> Topology:
+    shapes: tuple[Mapping[str, int], ...] = (
+        {"aws/us-east-1": 3, "azure/eastus": 3},
+        {"aws/us-east-1": 3, "azure/eastus": 3},
+        {"aws/us-east-1": 2, "azure/eastus": 3},
+        {"aws/us-east-1": 3, "aws/eu-west-1": 3},
+        {"azure/eastus": 3, "azure/westus": 2},
+        {"aws/us-east-1": 1, "azure/eastus": 3},
+        {"aws/us-east-1": 4},
+    )
+    return make_topology(random.choice(shapes), instances=random.choice((2, 3, 3, 4)))
+
+
+def _draw_physics(random: Random) -> Physics:
+    return Physics(
+        boot_s=random.uniform(0.5, 15.0),
+        ready_s=random.uniform(0.1, 5.0),
+        replace_start_s=random.uniform(0.0, 5.0),
+        health_pass_s=random.uniform(0.2, 3.0),
+        health_fail_s=random.uniform(0.2, 3.0),
+        deregistration_s=random.choice((1.0, 5.0, 15.0)),
+        close_s=random.uniform(0.5, 5.0),
+        longest_request_s=random.uniform(0.1, 1.0),
+    )
