@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from orchestrator.core.errors import Bug
 from orchestrator.lab.traffic.client import Budget, Client, Manners
 from orchestrator.lab.traffic.ledger import BOUND_S, Ledger
 from orchestrator.lab.traffic.plan import Planned, Rate, plan
@@ -60,7 +61,7 @@ Progress = Callable[[dict[str, Any]], None]
 async def generate(settings: Settings, stop: asyncio.Event, progress: Progress | None = None) -> Summary:
     """Run until `seconds` have passed or `stop` is set, let what is out come back, and return the counts.
 
-    Raises Rejected when the log cannot be written, Bug when sent != ok + failed.
+    Raises Rejected when the log cannot be written, Bug when sent != ok + failed or the generator itself broke.
     """
     loop = asyncio.get_running_loop()
     log = RawLog(settings.log)
@@ -77,6 +78,13 @@ async def generate(settings: Settings, stop: asyncio.Event, progress: Progress |
         long_share=settings.long_share,
         seed=settings.seed,
     )
+    crashes: list[dict[str, Any]] = []
+
+    def crash(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        crashes.append(context)
+        stop.set()
+
+    loop.set_exception_handler(crash)
     try:
         await resolver.open(*settings.resolver)
         pages = loop.create_task(_turn_pages(ledger, started, progress, stop))
@@ -86,7 +94,10 @@ async def generate(settings: Settings, stop: asyncio.Event, progress: Progress |
         with suppress(asyncio.CancelledError):
             await pages
         ledger.check()
+        if crashes:  # else a mistake in here would look like a timeout of the service
+            raise Bug(crashes[0]["message"]) from crashes[0].get("exception")
     finally:
+        loop.set_exception_handler(None)
         for client in clients:
             client.close()
         resolver.close()
@@ -103,7 +114,7 @@ async def _fire(
     stopped = loop.create_task(stop.wait())
     zero = loop.time()
     for request in planned:
-        if seconds is not None and request.due_s >= seconds:
+        if seconds is not None and request.due_s >= seconds - 1e-9:  # the plan's sums are not exact
             break
         due = zero + request.due_s
         if due > loop.time():
@@ -127,8 +138,9 @@ async def _turn_pages(ledger: Ledger, started: float, progress: Progress | None,
             shown.append(ledger.turn_page())
             if progress is not None:
                 progress(_page(ledger, started, shown))
-    finally:
+    except Exception:
         stop.set()
+        raise
 
 
 def _page(ledger: Ledger, started: float, shown: deque[list[Row]]) -> dict[str, Any]:

@@ -30,15 +30,12 @@ class Resolver(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     async def open(self, host: str, port: int) -> None:
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, remote_addr=(host, port))
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(host, port))
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
 
     async def query(self) -> tuple[Sequence[str], float]:
         """Return the addresses and how many seconds they may be kept. Raises ResolveError."""
