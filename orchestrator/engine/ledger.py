@@ -52,11 +52,9 @@ def usual(lasted: Iterable[tuple[str, str, float]]) -> dict[str, Usual]:
 
 def slot_for(run: str, service: str, zone: str, held: Sequence[Lease], slots: int) -> int:
     """Pick a slot for `zone`, or raise Refused (I1). `held` are the leases of other runs of the service."""
-    taken = {lease.slot for lease in held}
-    free = [slot for slot in range(slots) if slot not in taken]
     same = [lease for lease in held if lease.zone == zone]
-    if free and not same:
-        return free[0]
+    if len(held) < slots and not same:
+        return min(set(range(slots)) - {lease.slot for lease in held})
     blocking = (same or sorted(held, key=lambda lease: lease.since))[0]
     raise Refused(
         "I1",
@@ -77,13 +75,13 @@ def refuse_second_deploy(first: Run) -> Refused:
     )
 
 
-def reject_late_order(run: Run, kind: str) -> Rejected:
-    return Rejected(f"run {run.id} has finished ({run.status}); a {kind} no longer reaches it")
+def reject_late_order(run: str, status: str, kind: str) -> Rejected:
+    return Rejected(f"run {run} has finished ({status}); {kind} no longer reaches it")
 
 
-def stale(now: Run, seen: Run) -> StaleCarrier:
+def stale(seen: Run, seq: int, epoch: int, carrier: str | None) -> StaleCarrier:
     return StaleCarrier(
-        f"run {seen.id} moved on to seq {now.seq}, epoch {now.epoch} (carried by {now.carrier}); "
+        f"run {seen.id} moved on to seq {seq}, epoch {epoch} (carried by {carrier}); "
         f"this carrier stands at seq {seen.seq}, epoch {seen.epoch}"
     )
 

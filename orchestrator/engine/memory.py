@@ -135,7 +135,7 @@ class MemoryStore:
     ) -> int:
         row = self._row(run)
         if row.finished:
-            raise ledger.reject_late_order(row, kind)
+            raise ledger.reject_late_order(run, row.status, kind)
         order = Order(len(self._orders) + 1, kind, author, reason, now, json.loads(text_of(args or {})))
         self._orders.append(_Posted(run, order))
         return order.id
@@ -198,7 +198,7 @@ class MemoryStore:
     def _current(self, run: Run) -> Run:
         row = self._row(run.id)
         if (row.seq, row.epoch) != (run.seq, run.epoch):
-            raise ledger.stale(row, run)
+            raise ledger.stale(run, row.seq, row.epoch, row.carrier)
         return row
 
     def _is_on(self, service: str, name: str) -> bool:
