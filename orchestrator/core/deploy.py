@@ -155,7 +155,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.INTERRUPTED: _Z.SETTLING,
         **_PREPARED_ANEW,
     },
-    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, E.CANCELLED: _Z.SETTLING, **_PREPARED_ANEW},
+    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_PREPARED_ANEW},
     _Z.HELD_OUT: {E.RESUME: _Z.UPGRADING, **_AWAY},
     _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, **_PREPARED_ANEW},
     _Z.DONE: {E.REVERT: _Z.WAITING, E.RETARGET: _Z.WAITING},
@@ -259,7 +259,7 @@ class ZoneProgress:
     withdrawing: bool = False
     touched: bool = False
     first: bool = False
-    undo: Mapping[str, Json] = field(default_factory=dict)
+    undo: Mapping[str, Json] = field(default_factory=dict, hash=False)
     note: str = ""
 
 
@@ -353,7 +353,7 @@ def _meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
     if kind is E.UNPREPARED and zone.touched:
         return E.STUCK
-    if kind is E.REVERT and not zone.touched and zone.state in {ZoneState.PREPARING, ZoneState.HELD_PREPARING}:
+    if kind is E.REVERT and not zone.touched and zone.state is ZoneState.PREPARING:
         return E.CANCELLED
     if kind is E.REVERT and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED

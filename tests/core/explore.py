@@ -1,0 +1,95 @@
+"""Every state a deploy of two zones can reach, by every outcome of every effect and every order at every moment."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from orchestrator.core.deploy import FINISHED, ORDERS, DeployPolicy, DeployState, E, OnFailure, apply, begin, decide
+from orchestrator.core.machine import Effect, Event, Facts, Order
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]
+
+# What the performer may answer for each effect (orchestrator/workflows/deploy.py), and nothing else.
+OUTCOMES: Mapping[str, tuple[E, ...]] = {
+    "admit": (E.ADMITTED, E.ALREADY_THERE, E.REFUSED, E.INTERRUPTED),
+    "prepare": (E.PREPARED, E.UNPREPARED, E.INTERRUPTED),
+    "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STUCK, E.INTERRUPTED),
+    "upgrade": (E.UPGRADED, E.UNHEALTHY, E.STUCK, E.INTERRUPTED),
+    "verify": (E.VERIFIED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
+    "ramp": (E.STEP_PASSED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
+    "join": (E.JOINED, E.STUCK, E.UNHEALTHY, E.INTERRUPTED),
+    "bake": (E.BAKED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
+    "settle": (E.SETTLED, E.STUCK, E.INTERRUPTED),
+}
+
+
+def start(on_failure: OnFailure = OnFailure.ROLLBACK_ZONE) -> DeployState:
+    policy = DeployPolicy(on_failure=on_failure)
+    return begin("gates", "v2", {"a": "v1", "b": "v1"}, ("a", "b"), policy, NOW)
+
+
+def outcome(effect: Effect, kind: E) -> Event:
+    args = {"undo": {}, "steps": STEPS} if kind is E.ADMITTED else {}
+    return Event(kind, effect.zone, "seen", args)  # type: ignore[arg-type]
+
+
+def order(kind: str, target: str = "v3") -> Order:
+    return Order(1, kind, "ada", "because", NOW, {"target": target})
+
+
+def successors(state: DeployState) -> Iterator[tuple[Event, DeployState]]:
+    for kind in sorted(ORDERS):
+        event = decide(state, Facts(NOW, (order(kind),)))
+        if isinstance(event, Event):
+            yield event, apply(state, event, NOW)
+    chosen = decide(state, Facts(NOW))
+    if isinstance(chosen, Event):
+        yield chosen, apply(state, chosen, NOW)
+    elif chosen is not None:
+        for kind in OUTCOMES[chosen.kind]:
+            event = outcome(chosen, kind)
+            yield event, apply(state, event, NOW)
+
+
+def shape(state: DeployState) -> DeployState:
+    """The state without its prose, so that equal situations are visited once."""
+    zones = tuple(replace(z, note="", since=NOW) for z in state.zones)
+    return replace(state, reason="", zones=zones)
+
+
+@dataclass
+class Explored:
+    states: set[DeployState] = field(default_factory=set)
+    edges: dict[DeployState, list[tuple[Event, DeployState]]] = field(default_factory=dict)
+
+    def finishing(self) -> set[DeployState]:
+        """The states from which some end can be reached."""
+        back: dict[DeployState, set[DeployState]] = {}
+        for source, edges in self.edges.items():
+            for _, target in edges:
+                back.setdefault(shape(target), set()).add(source)
+        seen = {s for s in self.states if s.status in FINISHED}
+        todo = deque(seen)
+        while todo:
+            for source in back.get(todo.popleft(), ()):
+                if source not in seen:
+                    seen.add(source)
+                    todo.append(source)
+        return seen
+
+
+def explore(on_failure: OnFailure) -> Explored:
+    found = Explored()
+    todo = deque([shape(start(on_failure))])
+    while todo:
+        state = todo.popleft()
+        if state in found.states:
+            continue
+        found.states.add(state)
+        found.edges[state] = list(successors(state))
+        todo.extend(shape(after) for _, after in found.edges[state])
+    return found

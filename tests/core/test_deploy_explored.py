@@ -1,0 +1,107 @@
+"""The deploy machine, exhaustively: I1, I12 and I13 over every state that can be reached, and full transition coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from core.explore import Explored, explore, shape
+
+from orchestrator.core import deploy
+from orchestrator.core.deploy import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, DeployState, OnFailure, R
+from orchestrator.core.deploy_row import DeployMachine, dump, parse
+from orchestrator.core.topology import ZoneState
+
+IDLE = {ZoneState.WAITING, ZoneState.DONE}
+
+
+@pytest.fixture(scope="module", params=list(OnFailure))
+def explored(request: pytest.FixtureRequest) -> Explored:
+    return explore(request.param)
+
+
+def steps(explored: Explored) -> Iterator[tuple[DeployState, str, DeployState]]:
+    for before, edges in explored.edges.items():
+        for event, after in edges:
+            yield before, event.kind, after
+
+
+def test_i1_at_most_one_zone_is_anything_but_waiting_or_done(explored: Explored) -> None:
+    assert all(sum(z.state not in IDLE for z in state.zones) <= 1 for state in explored.states)
+
+
+def test_i1_a_finished_run_needs_no_lease_and_leaves_no_zone_out(explored: Explored) -> None:
+    ends = [s for s in explored.states if s.status in FINISHED]
+    assert ends
+    assert all(DeployMachine().leased_zone(s) is None for s in ends)
+
+
+def test_i13_a_zone_is_upgraded_only_out_of_a_drain_or_a_hold_without_traffic(explored: Explored) -> None:
+    entered = {
+        b.state
+        for before, _, after in steps(explored)
+        for b, a in zip(before.zones, after.zones, strict=True)
+        if a.state is ZoneState.UPGRADING and b.state is not ZoneState.UPGRADING
+    }
+    assert entered == {ZoneState.DRAINING, ZoneState.HELD_OUT}
+
+
+def test_i13_from_every_state_the_run_can_still_end(explored: Explored) -> None:
+    assert explored.states - explored.finishing() == set()
+
+
+def test_i13_abort_and_rollback_are_accepted_in_every_unfinished_state(explored: Explored) -> None:
+    for state in explored.states:
+        kinds = {event.kind for event, _ in explored.edges[state]}
+        assert state.status in FINISHED or {R.ABORT, R.ROLLBACK} <= kinds
+
+
+def test_a_run_that_succeeded_has_every_zone_at_the_target(explored: Explored) -> None:
+    for state in explored.states:
+        if state.status is deploy.RunStatus.SUCCEEDED:
+            assert [(z.state, z.goal) for z in state.zones] == [(ZoneState.DONE, state.target)] * 2
+
+
+def test_i12_a_run_that_rolled_back_has_no_zone_at_the_target(explored: Explored) -> None:
+    for state in explored.states:
+        if state.status is deploy.RunStatus.ROLLED_BACK:
+            assert all(z.state is ZoneState.WAITING or z.goal == z.previous for z in state.zones)
+
+
+def test_a_held_run_does_nothing_until_a_person_speaks(explored: Explored) -> None:
+    for before, kind, _ in steps(explored):
+        assert before.status is not deploy.RunStatus.HELD or kind in deploy.ORDERS or kind == deploy.ORDER_REFUSED
+
+
+def test_every_state_survives_its_row(explored: Explored) -> None:
+    for state in list(explored.states)[:500]:
+        assert shape(state) == shape(parse(dump(state)))
+
+
+def test_every_transition_of_both_tables_is_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transition coverage of the deploy machine is complete: what cannot be reached may not stand in the table."""
+    zones: set[tuple[str, str]] = set()
+    runs: set[tuple[str, str]] = set()
+    original_move, original_run = deploy._move, deploy._move_run
+
+    def move(zone: deploy.ZoneProgress, kind: deploy.E, now: object) -> deploy.ZoneProgress:
+        zones.add((zone.state, kind))
+        return original_move(zone, kind, now)  # type: ignore[arg-type]
+
+    def move_run(state: DeployState, kind: R) -> DeployState:
+        runs.add((state.status, kind))
+        return original_run(state, kind)
+
+    monkeypatch.setattr(deploy, "_move", move)
+    monkeypatch.setattr(deploy, "_move_run", move_run)
+    for policy in OnFailure:
+        explore(policy)
+    all_zones = {(s, k) for s, events in ZONE_TRANSITIONS.items() for k in events}
+    all_runs = {(s, k) for s, events in RUN_TRANSITIONS.items() for k in events}
+    with capsys.disabled():
+        print(
+            f"\ndeploy machine: {len(zones)}/{len(all_zones)} zone and {len(runs)}/{len(all_runs)} run transitions taken"
+        )
+    assert (set(), set()) == (all_zones - zones, all_runs - runs)
