@@ -102,7 +102,7 @@ class AwsTraffic:
 
     def grain(self, zone: Zone, instances: int) -> Fraction:
         del zone, instances
-        return Fraction(1, 100)
+        return Fraction(1, 200)
 
     def whole_instances(self) -> bool:
         return False
@@ -155,12 +155,16 @@ class AwsTraffic:
                 return [partial(self.world.attach, place, RAMP_POOL)]
             if not _all_healthy(place, RAMP_POOL):
                 return unramp[:1] if truth.weights[RAMP_POOL] and not _members(truth, RAMP_POOL) else []
+            if not _members(truth, STEADY_POOL) and wish.share < 1.0:
+                raise Rejected(f"{place.zone.id} is all that serves its region: no share below 1 can be given")
             weights = _weights(truth, wish.share)
             change: Parts = [] if weights == truth.weights else [partial(self.world.set_weights, truth, weights)]
             return change + leave
         if not in_steady:
             return [partial(self.world.attach, place, STEADY_POOL)]
-        return unramp if _all_healthy(place, STEADY_POOL) else []
+        # At the first healthy one: an instance in both groups carries two parts (I3).
+        joined = any(box.targets[STEADY_POOL].healthy for box in place.boxes if STEADY_POOL in box.targets)
+        return unramp if joined else []
 
 
 def _all_healthy(place: ZoneTruth, pool: str) -> bool:
@@ -183,7 +187,9 @@ def _ramp_share(truth: RegionTruth) -> float | None:
     steady, ramp = _members(truth, STEADY_POOL), _members(truth, RAMP_POOL)
     if not truth.weights[RAMP_POOL]:
         return 0.0
-    if not steady or not ramp or not truth.weights[STEADY_POOL]:
+    if not steady:
+        return 1.0
+    if not ramp or not truth.weights[STEADY_POOL]:
         return None
     return (truth.weights[RAMP_POOL] / ramp) / (truth.weights[STEADY_POOL] / steady)
 

@@ -64,7 +64,7 @@ def split(region: RegionTruth) -> tuple[dict[Box, float], float]:
 def presence(region: RegionTruth) -> None:
     """Set each zone's presence: the part of its fair traffic that it may get by intent, faults and health aside (I1).
 
-    1 means as much per instance as anybody in the region, for at least as many instances as the topology promises.
+    1 means a whole part per instance, for at least as many instances as the topology promises.
     """
     weight: dict[Box, float] = {}
     counts = dict.fromkeys((STEADY_POOL, RAMP_POOL), 0)
@@ -79,11 +79,21 @@ def presence(region: RegionTruth) -> None:
             )
         else:
             weight[box] = 1.0
-    most = max(weight.values(), default=0.0)
+    whole_part = _whole_part(weight, region.weights.get(STEADY_POOL, 0) / (counts[STEADY_POOL] or 1))
     for zone in region.zones:
-        whole = most * zone.zone.instances
+        whole = whole_part * zone.zone.instances
         mine = sum(weight.get(box, 0.0) for box in zone.boxes)
         zone.presence = min(1.0, mine / whole) if whole else 0.0
+
+
+def _whole_part(weight: dict[Box, float], steady: float) -> float:
+    """What an instance with its whole part gets.
+
+    On AWS that is what `steady` gives: an instance that joins stands in both groups for a moment and gets up to three
+    parts, which makes nobody else out. Beyond that the weights are wrong, and the others are short.
+    """
+    most = max(weight.values(), default=0.0)
+    return steady if 0.0 < steady and most <= 3.5 * steady else most
 
 
 def meant_to_serve(box: Box) -> bool:

@@ -1,0 +1,259 @@
+"""One checker per invariant. They judge what is true in the world, never what the machine believes.
+
+They look at every change that lasts (`World.settle`). A checker that was never put to the test says so: `exercised`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.sim import load
+from orchestrator.sim.truth import Box, Life, ZoneTruth
+from orchestrator.sim.world import World
+
+WHOLE = 0.9  # a zone with at least this presence is in
+GONE = 0.001  # a zone with no more than this takes nothing
+DETECT_S = 12.0  # nobody is blamed for what befell the world this recently: it could not have been seen yet
+SLACK = 0.02  # utilisation: rounding of weights, and of whole instances
+SICK = 0.04  # a share of failed requests that the gates must see
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    at_s: float
+    rule: str
+    zone: str
+    what: str
+
+
+@dataclass(slots=True, eq=False)
+class Checker:
+    """`exercised`: how often the invariant was put to the test. A broken rule is told once per zone and run of trouble."""
+
+    rule: ClassVar[str] = ""
+    exercised: int = 0
+    violations: list[Violation] = field(default_factory=list)
+    _standing: set[str] = field(default_factory=set)
+
+    def look(self, world: World) -> None:
+        """Judge the world as it is now, right after a change."""
+
+    def replaced(self, world: World, box: Box) -> None:
+        """Judge the replacement of `box`, which is about to happen."""
+
+    def report(self, world: World, zone: str, what: str) -> None:
+        if zone not in self._standing:
+            self._standing.add(zone)
+            self.violations.append(Violation(world.now_s, self.rule, zone, what))
+
+    def clear(self, zone: str) -> None:
+        self._standing.discard(zone)
+
+
+@dataclass(slots=True, eq=False)
+class _Edges(Checker):
+    """Shared by checkers that judge the moments in which a zone leaves or has returned."""
+
+    _out: set[str] = field(default_factory=set)
+
+    def look(self, world: World) -> None:
+        for zone_id, zone in world.zones.items():
+            now = zone.presence >= WHOLE
+            if now is (zone_id in self._out):
+                (self._out.discard if now else self._out.add)(zone_id)
+                (self.returned if now else self.left)(world, zone)
+
+    def left(self, world: World, zone: ZoneTruth) -> None: ...
+
+    def returned(self, world: World, zone: ZoneTruth) -> None: ...
+
+
+class OneZoneOut(_Edges):
+    """I1: no serving zone is taken out while another is out.
+
+    Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
+    zone that a fault has emptied counts as out once it could have been seen. Does not verify: who asked, the lease's
+    rows, or a zone that gets too little only because DNS answers favour another region.
+    """
+
+    rule: ClassVar[str] = "I1"
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        self.exercised += 1
+        out = [z.zone.id for z in world.zones.values() if z.presence < WHOLE and z is not zone]
+        dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
+        self.clear(zone.zone.id)
+        if (out or dead) and not _long_dead(world, zone):
+            self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
+
+
+def _long_dead(world: World, zone: ZoneTruth) -> bool:
+    """A fault has taken every instance, long enough ago to be seen."""
+    return zone.dark and world.disturbed_at_s < world.now_s - DETECT_S
+
+
+class OnlyHealthyAdvances(_Edges):
+    """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
+
+    Does not verify: sickness below a failed share of 4 %, slowness, or what befell the world in the last 12 s.
+    """
+
+    rule: ClassVar[str] = "I2"
+
+    def returned(self, world: World, zone: ZoneTruth) -> None:
+        self.exercised += 1
+        self._judge(world, [zone], f"{zone.zone.id} got its full part back")
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        others = [z for z in world.zones.values() if z is not zone and z.presence >= WHOLE]
+        self._judge(world, others, f"{zone.zone.id} left")
+
+    def _judge(self, world: World, zones: Iterable[ZoneTruth], doing: str) -> None:
+        if world.disturbed_at_s >= world.now_s - DETECT_S:
+            return
+        for zone in zones:
+            sick = [box.id for box in zone.boxes if not box.leaving and box.rps > 0.0 and _sick(world, box)]
+            missing = zone.desired and not [box for box in zone.boxes if box.life is Life.RUNNING]
+            self.clear(zone.zone.id)
+            if sick or missing:
+                self.report(world, zone.zone.id, f"{doing} while {', '.join(sick) or 'every instance of it'} was sick")
+
+
+def _sick(world: World, box: Box) -> bool:
+    return load.fails(box, world.versions[box.version]) >= SICK
+
+
+@dataclass(slots=True, eq=False)
+class CarriesTheLoad(Checker):
+    """I3: no serving zone is used beyond `max_utilisation`, unless a fault or rising load did it.
+
+    Blames the last change of presence or weights; a disturbance after that, or up to 12 s before, excuses. Does not
+    verify: single instances, or utilisation by anything but requests.
+    """
+
+    rule: ClassVar[str] = "I3"
+    max_utilisation: float = 0.75
+    acted_at_s: float = float("-inf")
+    _before: tuple[object, ...] = ()
+
+    def look(self, world: World) -> None:
+        after = (*(round(z.presence, 3) for z in world.zones.values()), *world.dns_weights.values())
+        if self._before and after != self._before:
+            self.acted_at_s = world.now_s
+            self.exercised += 1
+        self._before = after
+        excused = world.disturbed_at_s >= self.acted_at_s - DETECT_S
+        for zone_id, zone in world.zones.items():
+            carries = zone.serving * zone.zone.rps_per_instance
+            if carries and zone.rps / carries > self.max_utilisation + SLACK:
+                if not excused:
+                    used = zone.rps / carries
+                    self.report(world, zone_id, f"{zone.rps:.0f}/s on {zone.serving} instances is {used:.2f}")
+            else:
+                self.clear(zone_id)
+
+
+class NoReplacementUnderTraffic(Checker):
+    """I13: no instance is replaced while its zone takes traffic or has requests in flight.
+
+    Does not verify: the zone's health checks, or scaling in, which ends instances of serving zones on purpose.
+    """
+
+    rule: ClassVar[str] = "I13"
+
+    def replaced(self, world: World, box: Box) -> None:
+        self.exercised += 1
+        zone = box.zone
+        busy = [b.id for b in zone.boxes if b.busy_until_s > world.now_s]
+        self.clear(zone.zone.id)
+        if zone.rps > 0.0 or busy:
+            self.report(world, zone.zone.id, f"{box.id} is replaced while the zone gets {zone.rps:.0f}/s")
+
+
+@dataclass(slots=True, eq=False)
+class ReturnsInSteps(Checker):
+    """I9: a zone that changed its version spends a step at a smaller share before it is whole.
+
+    Only where a step below 100 % could have been measured. Does not verify: how many steps there were, or the gates'
+    judgement in each.
+    """
+
+    rule: ClassVar[str] = "I9"
+    policy: DeployPolicy = field(default_factory=DeployPolicy)
+    _served: dict[str, frozenset[str]] = field(default_factory=dict)
+    _partial_since: dict[str, float] = field(default_factory=dict)
+    _partial_s: dict[str, float] = field(default_factory=dict)
+
+    def look(self, world: World) -> None:
+        for zone_id, zone in world.zones.items():
+            partial = GONE < zone.presence < WHOLE
+            since = self._partial_since.pop(zone_id, None)
+            if since is not None:
+                self._partial_s[zone_id] = self._partial_s.get(zone_id, 0.0) + world.now_s - since
+            if partial:
+                self._partial_since[zone_id] = world.now_s
+            elif zone.presence <= GONE:
+                self._partial_s[zone_id] = 0.0
+            else:
+                self._whole(world, zone)
+
+    def _whole(self, world: World, zone: ZoneTruth) -> None:
+        zone_id = zone.zone.id
+        versions = frozenset(box.version for box in zone.boxes if not box.leaving)
+        before = self._served.get(zone_id, versions)
+        self._served[zone_id] = before | versions
+        if versions <= before:
+            return
+        self.exercised += 1
+        if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
+            told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"
+            self.report(world, zone_id, told)
+
+    def _measurable(self, zone: ZoneTruth) -> bool:
+        """Some step below 100 % surely gathers enough requests (half as many again as the gate asks for)."""
+        fair_rps = zone.region.rps / len(zone.region.zones)
+        shares = [share for share in self.policy.ramp_shares if share < WHOLE]
+        if not zone.region.aws:
+            shares = [share for share in shares if -(-share * len(zone.boxes) // 1) < len(zone.boxes)]
+        most = max(shares, default=0.0)
+        return fair_rps * most * self.policy.ramp_step_s > 1.5 * self.policy.gate.samples_min
+
+
+@dataclass(slots=True, eq=False)
+class NobodyNotices(Checker):
+    """I16, and the product's promise: in a world without faults no request is lost, whoever crashes and whenever.
+
+    Only judges calm scenarios: lost calls and dead orchestrators, but sound zones and a sound version. Does not
+    verify: latency.
+    """
+
+    rule: ClassVar[str] = "I16"
+    calm: bool = True
+
+    def look(self, world: World) -> None:
+        if not self.calm:
+            return
+        self.exercised += 1
+        harmed = sum(world.ledger.harmed.values())
+        if harmed > 0.5:
+            self.report(world, "", f"{harmed:.1f} requests lost")
+
+
+def all_checkers(policy: DeployPolicy, *, calm: bool) -> list[Checker]:
+    return [
+        OneZoneOut(),
+        OnlyHealthyAdvances(),
+        CarriesTheLoad(max_utilisation=policy.max_utilisation),
+        ReturnsInSteps(policy=policy),
+        NoReplacementUnderTraffic(),
+        NobodyNotices(calm=calm),
+    ]
+
+
+def watch(world: World, checkers: Iterable[Checker]) -> None:
+    for checker in checkers:
+        world.watchers.append(checker.look)
+        world.on_replaced.append(checker.replaced)
