@@ -1,0 +1,86 @@
+"""Options that every command has, and the ways to print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.core.errors import NotFound, Rejected
+
+F = TypeVar("F", bound=Callable[..., Any])
+HOME = Path(".failout")
+
+
+def options(command: F) -> F:
+    """Add --json and --debug."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout (schemas/ in the repository).")
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @functools.wraps(command)
+    def with_options(*args: Any, debug: bool, **kwargs: Any) -> Any:  # noqa: ANN401, ARG001 - read by main()
+        return command(*args, **kwargs)
+
+    return with_options  # type: ignore[return-value]
+
+
+def config_option(command: F) -> F:
+    return click.option(
+        "-C",
+        "--config",
+        "config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="FAILOUT_CONFIG",
+        help="failout.yaml; default: the one here, else that of the only lab that is up.",
+    )(command)
+
+
+def find_config(given: Path | None) -> Path:
+    """Return failout.yaml: given, here, or the only lab's. Raises NotFound with what to run next."""
+    if given is not None:
+        if not given.is_file():
+            raise NotFound(f"there is no file {given}")
+        return given
+    here = Path("failout.yaml")
+    if here.is_file():
+        return here
+    labs = sorted((HOME / "labs").glob("*/failout.yaml"))
+    if len(labs) == 1:
+        return labs[0]
+    if labs:
+        names = ", ".join(p.parent.name for p in labs)
+        raise Rejected(f"several labs are up ({names}): name one with --config .failout/labs/NAME/failout.yaml")
+    raise NotFound("no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config")
+
+
+def emit(data: object, *, as_json: bool, human: Callable[[], str]) -> None:
+    """Print `data` as JSON or as people read it."""
+    click.echo(json.dumps(data, indent=2) if as_json else human())
+
+
+def author() -> str:
+    """Who acts, for the records."""
+    return os.environ.get("FAILOUT_AUTHOR") or os.environ.get("USER") or f"uid {os.getuid()}"
+
+
+def table(rows: list[tuple[str, ...]], header: tuple[str, ...]) -> str:
+    """Left-aligned columns, two spaces apart; the last one may be long."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def seconds(value: float) -> str:
+    """93.4 -> '1 m 33 s'."""
+    if value < 60:  # noqa: PLR2004
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} m {rest:02d} s"

@@ -1,0 +1,47 @@
+"""The root group: each noun is a module of its own, imported when it is named."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+# noun -> (module, its one-line help): help lists them without importing any.
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "agent": ("agent", "Run the region agent, the only one that reaches instances."),
+    "demo": ("demo", "Deploy v2 over v1 in a lab of its own, under live traffic, and report."),
+    "deploy": ("deploy", "Deploy a version zone by zone, or carry on with the deploy that was interrupted."),
+    "deployments": ("deployments", "List and show deploys; pause, resume, abort or roll back one."),
+    "lab": ("lab", "Raise, break, heal and take down labs: emulated clouds over real processes."),
+    "plan": ("plan", "Say what a deploy would do: order, weights, capacity, estimate. Changes nothing."),
+    "sim": ("sim", "Run the shipped code through seeded, simulated histories and check the invariants."),
+    "status": ("status", "Show what is going on, zone by zone."),
+    "topology": ("topology", "Show the clouds, regions and zones of the service."),
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {cmd_name!r}.{hint}")
+        module = importlib.import_module(f"orchestrator.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="failout", prog_name="failout")
+def root() -> None:
+    """Deploy by failing out one availability zone at a time, across AWS and Azure."""

@@ -1,0 +1,74 @@
+"""`failout status`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import config_option, emit, find_config, options, seconds, table
+
+
+@click.command("status")
+@config_option
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@options
+def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
+    """Show the deploy that is going on, or the last one, zone by zone. Reads our own rows only: no cloud is asked."""
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+    from orchestrator.engine.place import Place  # noqa: PLC0415
+    from orchestrator.operations.status import status  # noqa: PLC0415
+
+    settings = read_settings(find_config(config))
+    place = Place.of(settings.database or settings.state)
+    while True:
+        with glance_at(place) as glance:
+            data = status(glance, settings.service, datetime.now(UTC))
+        if watch and not as_json:
+            click.clear()
+        emit(data, as_json=as_json, human=lambda data=data: human_status(data))
+        if not watch:
+            return
+        time.sleep(1.0)
+
+
+def human_status(data: dict[str, Any]) -> str:
+    parts = [f"service {data['service']}"]
+    parts += [f"{s['name']} is on: {s['reason']} ({s['author']})" for s in data["switches"]]
+    if not data["runs"] and not data["last"]:
+        parts.append("nothing was deployed yet; start with `failout plan --to VERSION`")
+    for run in data["runs"]:
+        parts.append(human_run(run))
+    if not data["runs"] and data["last"]:
+        parts.append(human_run(data["last"]))
+    return "\n\n".join(parts)
+
+
+def human_run(run: dict[str, Any]) -> str:
+    lines = [f"{run['kind']} {run['run']} to {run['target']}: {run['status']} after {seconds(run['seconds'])}"]
+    if run["status"] != "succeeded" and run["reason"]:
+        lines.append(f"  why: {run['reason']}")
+    if run["trouble"]:
+        lines.append(f"  trouble: {run['trouble']}")
+    doing = run["doing"]
+    if doing:
+        late = f", longer than usual (p75 {seconds(doing['p75_s'])})" if doing["late"] else ""
+        lines.append(f"  now: {doing['effect']} {doing['zone']} for {seconds(doing['seconds'])}{late}")
+    rows = [
+        (z["zone"], z["state"], f"{z['from_version']} -> {z['to_version']}", _progress(z), z["note"])
+        for z in run["zones"]
+    ]
+    lines.append(table(rows, ("zone", "state", "version", "step", "evidence")))
+    if run["next_command"]:
+        lines.append(f"next: {run['next_command']}")
+    return "\n".join(lines)
+
+
+def _progress(zone: dict[str, Any]) -> str:
+    if zone["state"] != "ramping" or not zone["steps"]:
+        return ""
+    return f"{zone['steps'][min(zone['step'], len(zone['steps']) - 1)]:.0%}"
