@@ -1,0 +1,325 @@
+"""The fleet of a zone on Azure: one scale set with upgrade mode Manual, changed by a new model and a manual upgrade.
+
+The model carries its release in two tags, `failout-release` and `failout-digest`. Tags are part of a scale set's model
+and reach an instance with the upgrade, so an instance on the model has the model's release, and any other the release
+that its own tag names. What it truly runs is the region agent's to say.
+
+How far an upgrade is, is read from the instances (latestModelApplied, provisioningState), so it survives a restart of
+Failout; the operation's own status, asked with its saved token where there is one, adds why it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.clouds.azure.arm import Azure, Progress
+from orchestrator.clouds.azure.errors import is_no_capacity, one_line
+from orchestrator.clouds.azure.machines import Machine, Machines, Place, scale_set
+from orchestrator.core.errors import NoCapacity, Rejected, Transient
+from orchestrator.core.release import Image
+from orchestrator.core.topology import Region, Zone
+from orchestrator.ports import Fence, FleetSeen, Instance, Replacement
+
+if TYPE_CHECKING:
+    from azure.core.polling import LROPoller
+    from azure.mgmt.compute.models import VirtualMachineScaleSet, VirtualMachineScaleSetUpdate
+
+    from orchestrator.clouds.azure.sdk import Clients, Started
+
+    Start = Callable[[Clients, Started], LROPoller[Any]]
+
+RELEASE_TAG = "failout-release"
+DIGEST_TAG = "failout-digest"
+REPAIRS = "AutomaticRepairs"
+BUSY = frozenset({"Creating", "Updating", "Migrating"})  # provisioning states in which Azure still works
+SETTLE_S = 1.0  # how long an order waits for a small operation that must come first; then the caller asks again
+POLL_S = 0.1
+UPGRADE, PATCH_MODEL, PATCH_CAPACITY, SET_REPAIRS = "UpdateInstances", "PatchModel", "PatchCapacity", "SetRepairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One reading of a scale set. `repairs`: Running, Suspended, NotRunning, or None when it has none."""
+
+    model: VirtualMachineScaleSet
+    machines: Sequence[Machine]
+    repairs: str | None
+
+    @property
+    def release(self) -> str | None:
+        return (self.model.tags or {}).get(RELEASE_TAG)
+
+    @property
+    def capacity(self) -> int:
+        return int((self.model.sku.capacity if self.model.sku else None) or 0)
+
+    def behind(self) -> list[Machine]:
+        return [m for m in self.machines if not _on_model(m) or _state(m) == "Failed"]
+
+    def upgraded(self) -> int:
+        return sum(_on_model(m) and _state(m) == "Succeeded" for m in self.machines)
+
+    def busy(self) -> bool:
+        own = self.model.properties.provisioning_state if self.model.properties else None
+        return own in BUSY or any(_state(m) in BUSY for m in self.machines)
+
+
+class AzureFleet:
+    """Implements ports.Fleet.
+
+    `operations` remembers the token of what was last begun, per zone and call. Given a mapping that outlives the process,
+    a restarted Failout knows why an upgrade failed, not only that it did. "Autoscaling" is the scale set's automatic
+    repairs; Azure Monitor's autoscale settings are an API of their own and must not name these scale sets.
+    """
+
+    def __init__(
+        self, azure: Azure, regions: Iterable[Region], operations: MutableMapping[str, str] | None = None
+    ) -> None:
+        self._azure = azure
+        self._regions = {zone.id: region for region in regions for zone in region.zones}
+        self._operations: MutableMapping[str, str] = {} if operations is None else operations
+        self._machines = Machines()
+
+    async def describe(self, zone: Zone) -> FleetSeen:
+        seen = await self._look(zone)
+        instances = tuple(_instance(machine, seen.release) for machine in seen.machines)
+        return FleetSeen(instances, seen.capacity, seen.release, autoscaling=seen.repairs == "Running")
+
+    async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
+        """Suspend repairs, change the model, upgrade what is not on it; each only when needed, the next order preempts.
+
+        Raises Transient while a step that must come first is still at work: ask again.
+        """
+        place = self._place(zone)
+        seen = await self._look(zone, user_data=True)
+        staged = _has(seen.model, version, image)
+        if staged and not seen.behind():
+            return
+        if seen.release not in (None, version) and _boots(seen.model, image):
+            raise Rejected(
+                f"{version} boots the same image as {seen.release}: Azure would restart no instance of {zone.id}"
+            )
+        if seen.repairs == "Running":
+            await self._set_repairs(zone, "Suspend", fence)
+        if not staged:
+            await self._begin(
+                zone, PATCH_MODEL, fence, lambda c, m: _patch_model(c, m, place, seen.model, version, image)
+            )
+        elif (await self._progress(zone, UPGRADE)).running:
+            return
+        await self._settled(zone, PATCH_MODEL)
+        seen = await self._look(zone)
+        names = [str(machine.vm.instance_id) for machine in seen.behind()]
+        if names:
+            await self._begin(zone, UPGRADE, fence, lambda c, m: _upgrade(c, m, place, names))
+
+    async def replacement(self, zone: Zone) -> Replacement:
+        upgrade, seen = await asyncio.gather(self._progress(zone, UPGRADE), self._look(zone))
+        done, total = seen.upgraded(), len(seen.machines)
+        running = upgrade.running or seen.busy()
+        failure = None
+        if not running and (done < total or total == 0):
+            failure = (
+                _why(seen, upgrade) or f"{done} of {total} instances are on the model and nothing upgrades the rest"
+            )
+        return Replacement(running, seen.release, done, total, failure)
+
+    async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
+        """Ask again to learn that there was no room: NoCapacity once, then the next call tries anew."""
+        if not 0 <= instances <= zone.instances_max:
+            raise Rejected(f"{zone.id} may have 0 to {zone.instances_max} instances, not {instances}")
+        place = self._place(zone)
+        growth, seen = await asyncio.gather(self._progress(zone, PATCH_CAPACITY), self._look(zone))
+        if is_no_capacity(growth.code, growth.message):
+            del self._operations[_key(zone, PATCH_CAPACITY)]
+            raise NoCapacity(f"azure {PATCH_CAPACITY} for {zone.id}: {one_line(growth.code, growth.message)}")
+        if seen.capacity == instances and (growth.running or seen.busy() or len(seen.machines) == instances):
+            return
+        await self._begin(zone, PATCH_CAPACITY, fence, lambda c, m: _patch_capacity(c, m, place, seen.model, instances))
+
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+        """Resume or suspend automatic repairs. A scale set without them is left alone and stays `autoscaling` False."""
+        if (await self._look(zone)).repairs == ("Suspended" if enabled else "Running"):
+            await self._set_repairs(zone, "Resume" if enabled else "Suspend", fence)
+
+    async def _set_repairs(self, zone: Zone, action: str, fence: Fence) -> None:
+        place = self._place(zone)
+        await self._begin(
+            zone,
+            SET_REPAIRS,
+            fence,
+            lambda c, m: _service_state(c, m, place, action),
+        )
+        await self._settled(zone, SET_REPAIRS)
+
+    def _place(self, zone: Zone) -> Place:
+        return scale_set(self._azure, self._regions[zone.id], zone)
+
+    async def _look(self, zone: Zone, *, user_data: bool = False) -> Look:
+        place = self._place(zone)
+        expand = "userData" if user_data else None
+
+        def get(c: Clients) -> VirtualMachineScaleSet:
+            return c.compute.virtual_machine_scale_sets.get(place.group, place.name, expand=expand)
+
+        def repairs(c: Clients) -> str | None:
+            view = c.compute.virtual_machine_scale_sets.get_instance_view(place.group, place.name)
+            found = [s for s in view.orchestration_services or [] if s.service_name == REPAIRS]
+            return str(found[0].service_state) if found else None
+
+        model, state, machines = await asyncio.gather(
+            place.arm.ask("GetScaleSet", zone.id, get),
+            place.arm.ask("GetInstanceView", zone.id, repairs),
+            self._machines.of(place, expand="instanceView"),
+        )
+        return Look(model, machines, state)
+
+    async def _begin(self, zone: Zone, call: str, fence: Fence, start: Start) -> None:
+        await fence.check()
+        self._operations[_key(zone, call)] = await self._place(zone).arm.begin(call, zone.id, start)
+
+    async def _progress(self, zone: Zone, call: str) -> Progress:
+        token = self._operations.get(_key(zone, call))
+        return await self._place(zone).arm.progress(token, call, zone.id) if token else Progress(known=False)
+
+    async def _settled(self, zone: Zone, call: str) -> None:
+        """Wait a moment for a small operation that must come first. Raises Transient when it runs on, or failed."""
+        for _ in range(int(SETTLE_S / POLL_S)):
+            progress = await self._progress(zone, call)
+            if progress.code:
+                del self._operations[_key(zone, call)]
+                raise Transient(f"azure {call} for {zone.id}: {one_line(progress.code, progress.message)}")
+            if not progress.running:
+                return
+            await asyncio.sleep(POLL_S)
+        raise Transient(f"azure {call} for {zone.id} is still at work", retry_after_s=progress.retry_after_s)
+
+
+def _key(zone: Zone, call: str) -> str:
+    return f"{zone.id} {call}"
+
+
+def _on_model(machine: Machine) -> bool:
+    return bool(machine.vm.properties and machine.vm.properties.latest_model_applied)
+
+
+def _state(machine: Machine) -> str | None:
+    return machine.vm.properties.provisioning_state if machine.vm.properties else None
+
+
+def _instance(machine: Machine, release: str | None) -> Instance:
+    on_model = _on_model(machine)
+    version = release if on_model else (machine.vm.tags or {}).get(RELEASE_TAG)
+    return Instance(machine.name, machine.address, version, running=_state(machine) == "Succeeded", on_model=on_model)
+
+
+def _why(seen: Look, upgrade: Progress) -> str | None:
+    """Why an upgrade ended short of its goal: the operation's own words, else the first failed instance's."""
+    if upgrade.code:
+        return one_line(upgrade.code, upgrade.message)
+    for machine in seen.machines:
+        view = machine.vm.properties.instance_view if machine.vm.properties else None
+        for status in (view.statuses if view else None) or []:
+            if status.level == "Error":
+                return f"{machine.name}: {one_line(status.code or '', status.message or status.display_status or '')}"
+    return None
+
+
+def _reference(image: Image) -> dict[str, str]:
+    """`image_id` (a gallery image version) or publisher, offer, sku and image_version. Rejected when neither is whole."""
+    if image.data.get("image_id"):
+        return {"id": image.data["image_id"]}
+    names = {"publisher": "publisher", "offer": "offer", "sku": "sku", "version": "image_version"}
+    if missing := [name for name in names.values() if not image.data.get(name)]:
+        raise Rejected(f"the image for {image.region} names neither image_id nor {', '.join(missing)}")
+    return {key: image.data[name] for key, name in names.items()}
+
+
+def _user_data(image: Image) -> str | None:
+    text = image.data.get("user_data")
+    return None if text is None else base64.b64encode(text.encode()).decode()
+
+
+def _has(model: VirtualMachineScaleSet, version: str, image: Image) -> bool:
+    """Whether the scale set's model is this release to the letter, so that a hand's change is put right too."""
+    tags = model.tags or {}
+    profile = model.properties.virtual_machine_profile if model.properties else None
+    return (
+        (tags.get(RELEASE_TAG), tags.get(DIGEST_TAG)) == (version, image.digest)
+        and _boots(model, image)
+        and _user_data(image) in (None, profile.user_data if profile else None)
+    )
+
+
+def _boots(model: VirtualMachineScaleSet, image: Image) -> bool:
+    profile = model.properties.virtual_machine_profile if model.properties else None
+    reference = profile.storage_profile.image_reference if profile and profile.storage_profile else None
+    return reference is not None and all(reference.get(key) == value for key, value in _reference(image).items())
+
+
+def _patch_model(
+    c: Clients, polling: Started, place: Place, model: VirtualMachineScaleSet, version: str, image: Image
+) -> LROPoller[Any]:
+    """Tags are replaced as a whole, so the others are sent along; the etag keeps a change made meanwhile."""
+    from azure.mgmt.compute import models  # noqa: PLC0415
+
+    storage = models.VirtualMachineScaleSetUpdateStorageProfile(
+        image_reference=models.ImageReference(_reference(image))
+    )
+    profile = models.VirtualMachineScaleSetUpdateVMProfile(storage_profile=storage, user_data=_user_data(image))
+    update = models.VirtualMachineScaleSetUpdate(
+        tags={**(model.tags or {}), RELEASE_TAG: version, DIGEST_TAG: image.digest},
+        properties=models.VirtualMachineScaleSetUpdateProperties(virtual_machine_profile=profile),
+    )
+    return _patch(c, polling, place, model, update)
+
+
+def _patch_capacity(
+    c: Clients, polling: Started, place: Place, model: VirtualMachineScaleSet, instances: int
+) -> LROPoller[Any]:
+    from azure.mgmt.compute import models  # noqa: PLC0415
+
+    size = model.sku or models.Sku()
+    update = models.VirtualMachineScaleSetUpdate(sku=models.Sku(name=size.name, tier=size.tier, capacity=instances))
+    return _patch(c, polling, place, model, update)
+
+
+def _patch(
+    c: Clients,
+    polling: Started,
+    place: Place,
+    model: VirtualMachineScaleSet,
+    update: VirtualMachineScaleSetUpdate,
+) -> LROPoller[Any]:
+    from azure.core import MatchConditions  # noqa: PLC0415
+
+    poller: LROPoller[Any] = c.compute.virtual_machine_scale_sets.begin_update(
+        place.group,
+        place.name,
+        update,
+        etag=model.etag,
+        match_condition=MatchConditions.IfNotModified if model.etag else None,
+        polling=polling,
+    )
+    return poller
+
+
+def _service_state(c: Clients, polling: Started, place: Place, action: str) -> LROPoller[Any]:
+    from azure.mgmt.compute import models  # noqa: PLC0415
+
+    wanted = models.OrchestrationServiceStateInput(service_name=REPAIRS, action=action)
+    sets = c.compute.virtual_machine_scale_sets
+    return sets.begin_set_orchestration_service_state(place.group, place.name, wanted, polling=polling)
+
+
+def _upgrade(c: Clients, polling: Started, place: Place, ids: Sequence[str]) -> LROPoller[Any]:
+    from azure.mgmt.compute import models  # noqa: PLC0415
+
+    wanted = models.VirtualMachineScaleSetVMInstanceRequiredIDs(instance_ids=list(ids))
+    sets = c.compute.virtual_machine_scale_sets
+    poller: LROPoller[Any] = sets.begin_update_instances(place.group, place.name, wanted, polling=polling)
+    return poller

@@ -1,0 +1,145 @@
+"""How we use the Azure SDK: its clients, its retries and its long-running operations. Imported on a thread (see arm.py).
+
+Writes are never repeated by the client: the fence must be read again before each (I1). Reads are repeated once. A wait
+that ARM asks for is left to the caller, so no call outlives a takeover's grace (3 s).
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Any
+
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
+from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
+from azure.core.polling import PollingMethod
+from azure.core.rest import HttpRequest
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.core.exceptions import ARMErrorFormat
+from azure.mgmt.network import NetworkManagementClient
+from azure.mgmt.trafficmanager import TrafficManagerManagementClient
+
+from orchestrator.clouds.azure.arm import Progress
+from orchestrator.clouds.azure.errors import retry_after_s
+
+CONNECT_S = 0.8
+READ_S = 2.0
+READ_RETRIES = 1
+NOT_FOUND = 404
+RETRIED = frozenset({500, 502, 503, 504})
+
+
+class Clients:
+    """One set for a subscription and an endpoint; each client is made at its first use."""
+
+    def __init__(self, subscription_id: str, endpoint_url: str, credential: TokenCredential | None) -> None:
+        if credential is None:
+            from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (0.4 s, and the lab never needs it)
+
+            credential = DefaultAzureCredential()
+        self._who = (credential, subscription_id)
+        self._options: dict[str, Any] = {
+            "base_url": endpoint_url,
+            "credential_scopes": [f"{endpoint_url}/.default"],
+            "connection_timeout": CONNECT_S,
+            "read_timeout": READ_S,
+            "retry_policy": ReadsOnly(
+                retry_total=READ_RETRIES, retry_on_methods=["GET"], retry_backoff_factor=0.2, retry_backoff_max=0.5
+            ),
+        }
+        if endpoint_url.startswith("http://"):
+            self._options["per_call_policies"] = [PlainHttp()]
+
+    @cached_property
+    def compute(self) -> ComputeManagementClient:
+        return ComputeManagementClient(*self._who, **self._options)
+
+    @cached_property
+    def network(self) -> NetworkManagementClient:
+        return NetworkManagementClient(*self._who, **self._options)
+
+    @cached_property
+    def traffic_manager(self) -> TrafficManagerManagementClient:
+        return TrafficManagerManagementClient(*self._who, **self._options)
+
+    def close(self) -> None:
+        for name in ("compute", "network", "traffic_manager"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+
+class ReadsOnly(RetryPolicy[Any, Any]):
+    """The SDK's own policy repeats POST and PATCH on 5xx and sleeps as long as Retry-After says; ours does neither."""
+
+    def is_retry(self, settings: dict[str, Any], response: PipelineResponse[Any, Any]) -> bool:
+        answer = response.http_response
+        return (
+            response.http_request.method == "GET"
+            and answer.status_code in RETRIED
+            and retry_after_s(answer.headers) is None
+            and settings["total"] > 0
+        )
+
+
+class PlainHttp(SansIOHTTPPolicy[Any, Any]):
+    """The bearer policy refuses http://. Only an endpoint that the topology itself names with http gets this."""
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        request.context.options.setdefault("enforce_https", False)
+
+
+class StaticToken:
+    """A credential for an emulated endpoint: the token is handed over as it is."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
+        return AccessToken(self._token, int(time.time()) + 3600)
+
+    def get_token_info(self, *_scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:  # noqa: ARG002
+        return AccessTokenInfo(self._token, int(time.time()) + 3600)
+
+
+class Started(PollingMethod[str]):
+    """Takes note of where to ask after an operation, and never asks: the SDK's own polling would hold a thread."""
+
+    url = ""
+
+    def initialize(self, client: Any, initial_response: Any, deserialization_callback: Any) -> None:  # noqa: ANN401, ARG002
+        headers = initial_response.http_response.headers
+        self.url = headers.get("Azure-AsyncOperation") or headers.get("Location") or ""
+
+    def run(self) -> None:
+        return None
+
+    def status(self) -> str:
+        return "Started"
+
+    def finished(self) -> bool:
+        return True
+
+    def resource(self) -> str:
+        return self.url
+
+
+def read_progress(client: ComputeManagementClient, url: str) -> Progress:
+    """Read an operation's resource; a body without `status` (a Location) is running while it answers 202.
+
+    https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations
+    """
+    response = client.send_request(HttpRequest("GET", url))
+    if response.status_code == NOT_FOUND:
+        return Progress(known=False)
+    if response.status_code >= 400:  # noqa: PLR2004
+        raise HttpResponseError(response=response, error_format=ARMErrorFormat)
+    body = response.json() if response.text() else {}
+    status = str(body.get("status") or ("InProgress" if response.status_code == 202 else "Succeeded"))  # noqa: PLR2004
+    if status == "Succeeded":
+        return Progress(known=True)
+    if status not in {"Failed", "Canceled"}:
+        return Progress(known=True, running=True, retry_after_s=retry_after_s(response.headers))
+    error = body.get("error") or {}
+    return Progress(known=True, code=str(error.get("code") or status), message=str(error.get("message") or ""))
