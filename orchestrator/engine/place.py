@@ -57,6 +57,7 @@ class Place:
         if self.folder is None:
             yield
             return
+        self.prepare()
         path = self.folder / "failout.lock"
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

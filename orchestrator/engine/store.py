@@ -96,6 +96,27 @@ class SqlStore:
     def close(self) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def as_executor(self, name: str) -> Iterator[None]:
+        """Hold an executor's name on PostgreSQL: two live ones of one name would carry each other's runs.
+
+        Embedded state needs none: its lock file is held already. Raise Rejected when the name is in use.
+        """
+        if self._place.file:
+            yield
+            return
+        mine = select(func.pg_try_advisory_lock(func.hashtext(f"failout executor {name}")))
+        with self._errors():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            held = connection.execute(mine).scalar()
+        try:
+            if not held:
+                raise Rejected(f"an executor named {name!r} is running already: give this one a name of its own")
+            yield
+        finally:
+            connection.invalidate()  # Close the session itself: back in the pool it would keep the name.
+            connection.close()
+
     load = _read(Glance.load)
     runs = _read(Glance.runs)
     unfinished = _read(Glance.unfinished)

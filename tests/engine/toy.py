@@ -1,0 +1,125 @@
+"""A toy run for the engine's tests: a machine with three effects on a world of files.
+
+Run as a program it is the process that the tests kill: `toy.py STATE WORLD RUN [--die POINT]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.errors import IllegalTransition
+from orchestrator.core.machine import Effect, Event, Facts, Json
+
+STEPS = ("drain", "upgrade", "restore")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """`step` indexes STEPS; `paused` waits for a person."""
+
+    step: int = 0
+    paused: bool = False
+    zone: str = "aws/a"
+    refusals: int = 0
+
+
+class ToyMachine:
+    kind = "toy"
+
+    def __init__(self, *, knows_refusals: bool = False) -> None:
+        self._knows_refusals = knows_refusals
+
+    def parse(self, data: Json) -> Toy:
+        assert isinstance(data, dict)
+        return Toy(**data)  # type: ignore[arg-type]
+
+    def dump(self, state: Toy) -> Json:
+        return {"step": state.step, "paused": state.paused, "zone": state.zone, "refusals": state.refusals}
+
+    def decide(self, state: Toy, facts: Facts) -> Effect | Event | None:
+        if facts.orders:
+            return Event(facts.orders[0].kind, order=facts.orders[0].id)
+        if state.paused or facts.killed or self.finished(state):
+            return None
+        return Effect(STEPS[state.step], state.zone)
+
+    def apply(self, state: Toy, event: Event, now: datetime) -> Toy:
+        match event.kind:
+            case "pause":
+                return replace(state, paused=True)
+            case "resume":
+                return replace(state, paused=False)
+            case "interrupted":
+                return state
+            case "refused" if self._knows_refusals:
+                return replace(state, refusals=state.refusals + 1, paused=True)
+            case kind if not self.finished(state) and kind == f"{STEPS[state.step]}-done":
+                return replace(state, step=state.step + 1)
+        raise IllegalTransition(f"{event.kind} at step {state.step}")
+
+    def finished(self, state: Toy) -> bool:
+        return state.step == len(STEPS)
+
+    def status(self, state: Toy) -> str:
+        return "succeeded" if self.finished(state) else "paused" if state.paused else "active"
+
+    def leased_zone(self, state: Toy) -> str | None:
+        return state.zone if 0 < state.step else None
+
+
+class FileWorld:
+    """Each effect appends a line to `log` and makes a file; both ends idempotent, as a cloud's are."""
+
+    def __init__(self, folder: Path, die: str | None = None) -> None:
+        self.folder = folder
+        self._die = die
+
+    def _point(self, name: str) -> None:
+        if self._die == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def perform(self, state: Toy, effect: Effect, fence: Any, interrupted: Any) -> Event:
+        self._point(f"before-{effect.kind}")
+        with (self.folder / "log").open("a") as log:
+            log.write(f"{effect.kind} {fence.number}\n")
+        self._point(f"during-{effect.kind}")
+        await fence.check()
+        (self.folder / effect.kind).write_text(effect.zone or "")
+        self._point(f"after-{effect.kind}")
+        return Event(f"{effect.kind}-done", effect.zone)
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    from orchestrator.engine.place import Place
+    from orchestrator.engine.runtime import Carried, open_engine
+
+    world = FileWorld(arguments.world, arguments.die)
+    kinds = {"toy": Carried(ToyMachine(), world)}
+    async with open_engine(Place.of(arguments.state), lambda _: kinds) as engine:
+        if not await engine.store.unfinished():
+            now = datetime.now(UTC)
+            await engine.store.create_run(
+                arguments.run, "gates", "toy", ToyMachine().dump(Toy()), "active", author="test", reason="", now=now
+            )
+            await engine.start_run(arguments.run)
+        print("running", flush=True)
+        run = await engine.await_run(arguments.run)
+    print(run.status, flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state", type=Path)
+    parser.add_argument("world", type=Path)
+    parser.add_argument("run")
+    parser.add_argument("--die")
+    asyncio.run(main(parser.parse_args()))
+    sys.exit(0)
