@@ -65,11 +65,11 @@ class Ledger:
             outcome = "timeout"
         planned = request.planned
         row = Row(
-            request.due + self._unix_zero,
+            round(request.due + self._unix_zero, 6),
             planned.client,
             *((answer.zone, answer.instance, answer.version) if answer else ("", "", "")),
             outcome,
-            latency_s * 1000,
+            round(latency_s * 1000, 3),
             "fresh" if planned.fresh else "keepalive",
             "long" if planned.long else "short",
             request.front,

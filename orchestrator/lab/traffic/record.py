@@ -52,7 +52,7 @@ class RawLog:
         self.close = self._file.close
 
     def write(self, row: Row) -> None:
-        self._writer.writerow(row._replace(t=round(row.t, 6), latency_ms=round(row.latency_ms, 3)))
+        self._writer.writerow(row)
 
 
 @dataclass(frozen=True, slots=True)
