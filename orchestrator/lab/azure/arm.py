@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, TypeAlias
 
 from orchestrator.lab.azure.faults import Fault
@@ -67,6 +68,16 @@ class ArmError(Exception):
         if self.details:
             error["details"] = [{"code": code, "message": message} for code, message in self.details]
         return Reply(self.status, {"error": error}, self.headers)
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """Tell the client to wait. Azure says whole seconds; the lab, being faster, says `retry-after-ms` below one.
+
+    Never both: azure-core looks at Retry-After first.
+    """
+    if seconds >= 1:
+        return {"Retry-After": str(ceil(seconds))}
+    return {"retry-after-ms": str(max(1, ceil(seconds * 1000)))}
 
 
 Handler: TypeAlias = Callable[[Request, Params], Reply]

@@ -39,7 +39,9 @@ class Balancers:
             Route("DELETE", BALANCER, "LoadBalancers_Delete", self._delete),
             Route("PUT", POOL, b + "CreateOrUpdate", self._put_pool, pool, pool),
             Route("GET", POOL, b + "Get", self._get_pool, None, pool),
-            Route("GET", BALANCER + "/backendAddressPools", b + "List", self._list_pools, None, f"network:[{pool[8:]}]"),
+            Route(
+                "GET", BALANCER + "/backendAddressPools", b + "List", self._list_pools, None, f"network:[{pool[8:]}]"
+            ),
         ]
 
     # -- the load balancer
@@ -116,7 +118,9 @@ class Balancers:
                 raise ArmError(400, "InvalidResourceReference", message)
         for probe in properties.get("probes") or []:
             if probe["properties"].get("intervalInSeconds", 15) < 5:
-                raise ArmError(400, "InvalidProbeInterval", f"Probe {probe['name']}: the interval is at least 5 seconds.")
+                raise ArmError(
+                    400, "InvalidProbeInterval", f"Probe {probe['name']}: the interval is at least 5 seconds."
+                )
 
     # -- backend pools
 

@@ -184,7 +184,9 @@ class ScaleSets:
     def _check_references(self, ip: Body) -> None:
         subnet = ip["subnet"]["id"]
         if str(subnet).lower() not in self._world.network:
-            raise ArmError(400, "InvalidResourceReference", f"Resource {subnet} referenced by the scale set was not found.")
+            raise ArmError(
+                400, "InvalidResourceReference", f"Resource {subnet} referenced by the scale set was not found."
+            )
         for pool in ip.get("loadBalancerBackendAddressPools") or []:
             if not any(pool["id"].lower() in balancer.admin for balancer in self._world.balancers.values()):
                 message = f"Resource {pool['id']} referenced by the scale set was not found."

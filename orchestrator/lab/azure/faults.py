@@ -63,11 +63,6 @@ class Fault:
         status, code, message = WORDS[self.kind] if self.kind in WORDS else (500, "InternalServerError", "Fault.")
         return self.status or status, self.code or code, self.message or message
 
-    def headers(self) -> dict[str, str]:
-        if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(round(self.retry_after_s)), "retry-after-ms": str(round(self.retry_after_s * 1000))}
-
 
 class FaultDeck:
     """The faults in force, first set first used. Thread-safe."""

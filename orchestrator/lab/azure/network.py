@@ -80,7 +80,10 @@ class Networks:
         document = self._world.network.get(key)
         if document is None:
             return Reply(204)
-        if any(s.ip_configuration()["properties"]["subnet"]["id"].lower().startswith(key) for s in self._world.scale_sets.values()):
+        if any(
+            s.ip_configuration()["properties"]["subnet"]["id"].lower().startswith(key)
+            for s in self._world.scale_sets.values()
+        ):
             raise ArmError(400, "InUseSubnetCannotBeDeleted", f"{request.path} is in use by a scale set.")
         for inner in [k for k in self._world.network if k == key or k.startswith(key + "/")]:
             del self._world.network[inner]
@@ -140,9 +143,13 @@ class Networks:
         try:
             inside = any(ipaddress.ip_network(str(prefix)).subnet_of(space) for space in spaces)  # type: ignore[arg-type]
         except ValueError as error:
-            raise ArmError(400, "InvalidCIDRNotation", f"The address prefix {prefix} is not in CIDR notation.") from error
+            raise ArmError(
+                400, "InvalidCIDRNotation", f"The address prefix {prefix} is not in CIDR notation."
+            ) from error
         if not inside:
-            message = f"Subnet '{subnet.get('name')}' is not valid: its address range is outside of the virtual network's."
+            message = (
+                f"Subnet '{subnet.get('name')}' is not valid: its address range is outside of the virtual network's."
+            )
             raise ArmError(400, "NetcfgSubnetRangeOutsideVnet", message)
         subnet["properties"] = properties | {"addressPrefix": prefix}
         return subnet

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from orchestrator.lab.azure.arm import SUBSCRIPTION, ArmError, Body, Params, Reply, Request, Route
+from orchestrator.lab.azure.arm import SUBSCRIPTION, ArmError, Body, Params, Reply, Request, Route, retry_after
 from orchestrator.lab.azure.faults import FaultKind
 
-POLL_MS = 100  # The SDK's default is 30 s; `retry-after-ms` wins over it.
+POLL_S = 0.1  # How often a client is told to poll; without a word from us the SDK waits 30 s.
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,7 @@ def superseded(old: str, new: str) -> Ended:
     return Ended("Canceled", "Canceled", "Operation was canceled.", details)
 
 
-PREEMPTED = Ended(
-    "Failed", "OperationPreempted", "Operation execution has been preempted by a more recent operation."
-)
+PREEMPTED = Ended("Failed", "OperationPreempted", "Operation execution has been preempted by a more recent operation.")
 
 
 @dataclass(slots=True)
@@ -72,9 +70,7 @@ class Operations:
         self._operations: dict[str, Operation] = {}
         self._running: list[Operation] = []
 
-    def start(
-        self, request: Request, location: str, what: str, judge: Judge, on_end: OnEnd | None = None
-    ) -> Operation:
+    def start(self, request: Request, location: str, what: str, judge: Judge, on_end: OnEnd | None = None) -> Operation:
         """Register work that has begun. `judge` is asked for its end; `on_end` runs once, however it ends."""
         provider = "Microsoft.Network" if "Microsoft.Network" in request.path else "Microsoft.Compute"
         operation = Operation(self._new_id(), provider, location, what, request.now, judge, on_end)
@@ -109,7 +105,7 @@ class Operations:
             f"{request.base}/subscriptions/{subscription}/providers/{operation.provider}/locations/"
             f"{operation.location}/operations/{operation.id}?api-version={request.query.get('api-version', '')}"
         )
-        headers = {"Azure-AsyncOperation": url, **_retry_after()}
+        headers = {"Azure-AsyncOperation": url, **retry_after(POLL_S)}
         if location:
             headers["Location"] = url + "&monitor=true"
         return headers
@@ -126,7 +122,7 @@ class Operations:
             return self._monitor(operation)
         body: Body = {"name": operation.id, "startTime": timestamp(operation.started), "status": "InProgress"}
         if operation.ended is None:
-            return Reply(200, body, _retry_after())
+            return Reply(200, body, retry_after(POLL_S))
         body |= {"status": operation.ended.status, "endTime": timestamp(operation.ended_at)}
         if operation.ended.status != "Succeeded":
             body["error"] = _error(operation.ended)
@@ -135,14 +131,10 @@ class Operations:
     def _monitor(self, operation: Operation) -> Reply:
         """Answer the Location URL: 202 while at work, then the result (these operations have none: 204) or the error."""
         if operation.ended is None:
-            return Reply(202, None, _retry_after())
+            return Reply(202, None, retry_after(POLL_S))
         if operation.ended.status == "Succeeded":
             return Reply(204)
         return Reply(409, {"error": _error(operation.ended)})
-
-
-def _retry_after() -> dict[str, str]:
-    return {"Retry-After": "1", "retry-after-ms": str(POLL_MS)}
 
 
 def _error(ended: Ended) -> Body:

@@ -13,7 +13,7 @@ from typing import cast
 
 from orchestrator.lab.addresses import RegionAddresses
 from orchestrator.lab.azure import fleet, trafficmanager
-from orchestrator.lab.azure.arm import ArmError, Body, Params, Reply, Request, Route, Router
+from orchestrator.lab.azure.arm import ArmError, Body, Params, Reply, Request, Route, Router, retry_after
 from orchestrator.lab.azure.balancer import Balancers, address_name
 from orchestrator.lab.azure.compute import ScaleSets
 from orchestrator.lab.azure.faults import ANSWERS, Fault, FaultDeck, FaultKind
@@ -127,7 +127,8 @@ class EmulatedAzure:
             self._authorize(headers)
             if fault is not None and fault.kind in ANSWERS:
                 status, code, message = fault.words()
-                raise ArmError(status, code, message, headers=fault.headers())
+                wait = retry_after(fault.retry_after_s) if fault.retry_after_s is not None else {}
+                raise ArmError(status, code, message, headers=wait)
             self._throttle(method)
             route, params = self._router.find(method, path)
             call = route.call
@@ -143,12 +144,16 @@ class EmulatedAzure:
 
     def _authorize(self, headers: Mapping[str, str]) -> None:
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        challenge = {"WWW-Authenticate": 'Bearer authorization_uri="https://login.windows.net/lab", error="invalid_token"'}
+        challenge = {
+            "WWW-Authenticate": 'Bearer authorization_uri="https://login.windows.net/lab", error="invalid_token"'
+        }
         if scheme.lower() != "bearer" or not token:
             message = "Authentication failed. The 'Authorization' header is missing."
             raise ArmError(401, "AuthenticationFailed", message, headers=challenge)
         if token in self._expired:
-            raise ArmError(401, "ExpiredAuthenticationToken", "The access token expiry is earlier than now.", headers=challenge)
+            raise ArmError(
+                401, "ExpiredAuthenticationToken", "The access token expiry is earlier than now.", headers=challenge
+            )
         self._tokens.add(token)
 
     def expire_tokens(self) -> None:
@@ -161,8 +166,8 @@ class EmulatedAzure:
         with self._lock:
             wait_s = self._limits.take(method, self._clock())
         if wait_s is not None:
-            headers = {"Retry-After": str(max(1, round(wait_s))), "retry-after-ms": str(round(wait_s * 1000) + 1)}
-            raise ArmError(429, "SubscriptionRequestsThrottled", "Number of requests exceeded the limit.", headers=headers)
+            message = "Number of requests for the subscription exceeded the limit."
+            raise ArmError(429, "SubscriptionRequestsThrottled", message, headers=retry_after(wait_s))
 
     def _parsed(self, route: Route, query: Mapping[str, str], content: bytes) -> Body:
         if "api-version" not in query:

@@ -112,7 +112,9 @@ class Profiles:
         properties = endpoint.setdefault("properties", {})
         weight = properties.setdefault("weight", 1)
         if not 1 <= weight <= 1000:
-            raise ArmError(400, "BadRequest", f"The weight {weight} of endpoint '{endpoint.get('name')}' is not in 1..1000.")
+            raise ArmError(
+                400, "BadRequest", f"The weight {weight} of endpoint '{endpoint.get('name')}' is not in 1..1000."
+            )
         properties.setdefault("endpointStatus", "Enabled")
         kind = str(endpoint.get("type", "")).rsplit("/", 1)[-1] or "externalEndpoints"
         target = properties.get("targetResourceId")

@@ -11,7 +11,7 @@ from orchestrator.lab.model import Process
 
 
 def scale_set(found: ScaleSet, *, user_data: bool) -> Body:
-    """userData is a secret to ARM: it is shown only when asked for with $expand=userData."""
+    """UserData is a secret to ARM: it is shown only when asked for with $expand=userData."""
     body = copy.deepcopy(found.document)
     if not user_data:
         body["properties"]["virtualMachineProfile"].pop("userData", None)
