@@ -131,12 +131,15 @@ class CarriesTheLoad(Checker):
     """I3: no serving zone is used beyond `max_utilisation`, unless a fault or rising load did it.
 
     Blames the last change of presence or weights; a disturbance after that, or up to 12 s before, excuses. Does not
-    verify: single instances, or utilisation by anything but requests.
+    verify: single instances, utilisation by anything but requests, or a moment above the bound and below what the
+    instances can carry (on AWS a zone that joins stands in both target groups until the next look).
     """
 
     rule: ClassVar[str] = "I3"
     max_utilisation: float = 0.75
+    moment_s: float = 1.0
     acted_at_s: float = float("-inf")
+    _above_since: dict[str, float] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
 
     def look(self, world: World) -> None:
@@ -148,11 +151,15 @@ class CarriesTheLoad(Checker):
         excused = world.disturbed_at_s >= self.acted_at_s - DETECT_S
         for zone_id, zone in world.zones.items():
             carries = zone.serving * zone.zone.rps_per_instance
-            if carries and zone.rps / carries > self.max_utilisation + SLACK:
-                if not excused:
-                    used = zone.rps / carries
-                    self.report(world, zone_id, f"{zone.rps:.0f}/s on {zone.serving} instances is {used:.2f}")
+            used = zone.rps / carries if carries else 0.0
+            above = used > self.max_utilisation + SLACK
+            since_s = self._above_since.get(zone_id, world.now_s)
+            if not excused and (used > 1.0 or world.now_s - since_s > self.moment_s):
+                self.report(world, zone_id, f"{zone.rps:.0f}/s on {zone.serving} instances is {used:.2f}")
+            if above and not excused:
+                self._above_since.setdefault(zone_id, world.now_s)
             else:
+                self._above_since.pop(zone_id, None)
                 self.clear(zone_id)
 
 
@@ -246,7 +253,7 @@ def all_checkers(policy: DeployPolicy, *, calm: bool) -> list[Checker]:
     return [
         OneZoneOut(),
         OnlyHealthyAdvances(),
-        CarriesTheLoad(max_utilisation=policy.max_utilisation),
+        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=2 * policy.poll_s),
         ReturnsInSteps(policy=policy),
         NoReplacementUnderTraffic(),
         NobodyNotices(calm=calm),

@@ -145,6 +145,8 @@ class Wire:
     async def instant(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
         """A call that takes no time (the state file): the process may die right before it, and right after."""
         fault = self._enter(name, "", write=True)
+        if fault is Fault.STALL:
+            await self._travel(fault)
         done = await act()
         self._leave(fault)
         return done

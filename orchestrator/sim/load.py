@@ -93,7 +93,7 @@ def _whole_part(weight: dict[Box, float], steady: float) -> float:
     parts, which makes nobody else out. Beyond that the weights are wrong, and the others are short.
     """
     most = max(weight.values(), default=0.0)
-    return steady if 0.0 < steady and most <= 3.5 * steady else most
+    return steady if steady > 0.0 and most <= 3.5 * steady else most
 
 
 def meant_to_serve(box: Box) -> bool:

@@ -34,7 +34,7 @@ from orchestrator.workflows.world import World as Ports
 RUN = "run-1"
 LONGEST_S = 6_000.0
 SUPERVISE_S = 1.0
-RESUMES = 5  # how often a person says `resume` to a run on hold once all is healed
+LAST_ORDERS = ("resume", "resume", "abort", "resume")  # what a person says to a run that waits once all is healed
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +240,12 @@ class History:
         self.arrange()
         self._until(self.scenario.trouble_ends_s)
         self.heal()
-        for _ in range(RESUMES):
-            self._until(self.scheduler.now_s + LONGEST_S)
+        self._until(self.scheduler.now_s + LONGEST_S)
+        for order in LAST_ORDERS:
             if self.finished():
                 break
-            self.order(Command(0.0, "resume"))
+            self.order(Command(0.0, order))
+            self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
         return self._judge()
 

@@ -30,12 +30,14 @@ class Steering:
         document = await self.document()
         wanted = document.with_zone(zone.id, traffic, fence.number)
         if wanted != document:
+            await fence.check()  # After the load: whatever was written in between fails the save (a zombie's wish).
             await self._world.book.save(wanted, document.version)
 
     async def want_weights(self, weights: Mapping[str, int], fence: Fence) -> None:
         document = await self.document()
         wanted = document.with_weights(weights, fence.number)
         if wanted != document:
+            await fence.check()  # After the load: whatever was written in between fails the save (a zombie's wish).
             await self._world.book.save(wanted, document.version)
 
     async def seen(self) -> Mapping[str, ZoneSeen]:
