@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
             data = status(glance, settings.service, datetime.now(UTC))
         if watch and not as_json:
             click.clear()
-        emit(data, as_json=as_json, human=lambda data=data: human_status(data))
+        emit(data, as_json=as_json, human=functools.partial(human_status, data))
         if not watch:
             return
         time.sleep(1.0)
