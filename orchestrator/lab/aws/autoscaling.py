@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 from uuid import UUID
 
@@ -20,13 +21,7 @@ NOT_IN_THE_LAB = ("CheckpointPercentages", "CheckpointDelay", "AlarmSpecificatio
 
 
 def group_named(backend: asg.AutoScalingBackend, name: str) -> Group:
-    group = backend.autoscaling_groups.get(name)
-    if not isinstance(group, Group):
-        raise ValidationError(
-            "AutoScalingGroup name not found - AutoScalingGroup 'None' not found"
-            if not name
-            else f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found"
-        )
+    group: Group = backend.autoscaling_groups[name]  # type: ignore[assignment]
     return group
 
 
@@ -125,7 +120,7 @@ def _rollback(self: AutoScalingResponse) -> ActionResult:
     if not refresh.reversible() or refresh.status != "InProgress":
         raise AutoscalingClientError(
             "IrreversibleInstanceRefresh",
-            "The Instance Refresh cannot be rolled back: it has no desired configuration with a numbered launch template version, or is not in progress.",
+            "The Instance Refresh has no desired configuration with a numbered launch template version, or is not in progress.",
         )
     refresh.roll_back(group, "Rolled back due to user request.")
     return ActionResult({"InstanceRefreshId": refresh.id})
@@ -236,13 +231,38 @@ def _delete_group(self: asg.AutoScalingBackend, group_name: str) -> None:
     self.autoscaling_groups.pop(group_name, None)
 
 
+class Groups(OrderedDict[str, Any]):
+    """Groups by name. Asking for an unknown one is the caller's error; moto answers some calls with a KeyError."""
+
+    def __missing__(self, name: str) -> Group:
+        raise ValidationError(f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found")
+
+
+def _init(self: asg.AutoScalingBackend, region_name: str, account_id: str) -> None:
+    _moto_init(self, region_name, account_id)
+    self.autoscaling_groups = Groups()
+
+
+def _create_group(self: asg.AutoScalingBackend, **kwargs: Any) -> asg.FakeAutoScalingGroup:
+    """The grace period is 0 unless given; moto makes 300 of 0."""
+    group = _moto_create_group(self, **kwargs)
+    group.health_check_grace_period = int(kwargs.get("health_check_period") or 0)
+    return group
+
+
+_moto_init = asg.AutoScalingBackend.__init__
+_moto_create_group = asg.AutoScalingBackend.create_auto_scaling_group
+
+
 def install() -> None:
     override(asg, "FakeAutoScalingGroup", Group)
     backend = asg.AutoScalingBackend
+    override(backend, "__init__", _init)
+    override(backend, "create_auto_scaling_group", _create_group)
     override(backend, "attach_load_balancer_target_groups", _attach_target_groups)
     override(backend, "detach_load_balancer_target_groups", _detach_target_groups)
-    override(backend, "update_attached_target_groups", lambda self, group_name: None)  # `Group.tick` registers
-    override(backend, "notify_terminate_instances", lambda self, instance_ids: None)  # `Group.tick` notices
+    override(backend, "update_attached_target_groups", lambda *_: None)  # `Group.tick` registers
+    override(backend, "notify_terminate_instances", lambda *_: None)  # `Group.tick` notices
     override(backend, "terminate_instance", _terminate_instance)
     override(backend, "enter_standby_instances", _enter_standby)
     override(backend, "exit_standby_instances", _exit_standby)

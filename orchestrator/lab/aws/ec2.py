@@ -48,7 +48,7 @@ def advance(backend: ec2.EC2Backend) -> None:
     times, clock = here().times, now()
     for reservation in list(backend.reservations.values()):
         for instance in list(reservation.instances):
-            since = clock - instance.lab_since
+            since = clock - instance.lab_since  # type: ignore[attr-defined]
             if instance.state == "pending" and since >= times.ec2_pending_s:
                 set_state(instance, "running", 16)
             elif instance.state == "shutting-down" and since >= times.ec2_shutting_down_s:
@@ -109,9 +109,9 @@ def _next_address(self: Subnet, instance: Any) -> str:
     for step in range(hosts):
         offset = (start + step) % hosts
         address = str(ipaddress.ip_address(int(self.cidr.network_address) + FIRST_HOST + offset))
-        if address not in self._subnet_ips:  # noqa: SLF001
+        if address not in self._subnet_ips:
             self.lab_next = offset + 1  # type: ignore[attr-defined]
-            self._subnet_ips[address] = instance  # noqa: SLF001
+            self._subnet_ips[address] = instance
             return address
     raise EC2ClientError("InsufficientFreeAddressesInSubnet", f"There are no free addresses in subnet {self.id}")
 
@@ -150,7 +150,7 @@ def _describe_versions(self: LaunchTemplates) -> ActionResult:
 
 def _template(response: LaunchTemplates) -> LaunchTemplate:
     name, template_id = response._get_param("LaunchTemplateName"), response._get_param("LaunchTemplateId")  # noqa: SLF001
-    backend = response.ec2_backend
+    backend: ec2.EC2Backend = response.ec2_backend
     return backend.get_launch_template_by_name(name) if name else backend.get_launch_template(template_id)
 
 
@@ -174,7 +174,7 @@ _moto_create_version = LaunchTemplates.create_launch_template_version
 
 
 def install() -> None:
-    override(AmiBackend, "_load_amis", lambda self: None)
+    override(AmiBackend, "_load_amis", lambda _self: None)
     override(InstanceBackend, "run_instances", _run_instances)
     override(Instance, "terminate", _terminate)
     override(Instance, "reboot", _reboot)

@@ -227,7 +227,7 @@ class Group(asg.FakeAutoScalingGroup):
                 )
                 return
             member = Member(instance, self, version.number, protected=self.new_instances_protected_from_scale_in)
-            member.refresh = refresh.id if refresh is not None else None
+            member.refresh = refresh.id if refresh is not None and refresh.replacing else None
             self.instance_states.append(member)
             self._note(f"Launching a new EC2 instance: {member.id}", "Capacity is below desired.", "Successful")
 

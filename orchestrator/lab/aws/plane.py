@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-import traceback
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,8 @@ from orchestrator.lab.aws.world import ACCOUNT, Times, World, enter
 from orchestrator.lab.model import DesiredDns, DesiredRegion, SeenRegion
 from orchestrator.lab.timeline import Timeline
 
-_installed = threading.Lock()
+_log = logging.getLogger(__name__)
+_running = threading.Lock()
 
 
 class EmulatedAws:
@@ -56,18 +57,18 @@ class EmulatedAws:
         return f"http://127.0.0.1:{self._server.port}"
 
     def start(self) -> Self:
-        if not _installed.acquire(blocking=False):
+        if not _running.acquire(blocking=False):
             raise RuntimeError("an emulated AWS runs in this process already")
         try:
-            for module in (ec2, targets, autoscaling, route53, zonalshift, server):
+            for module in (ec2, targets, autoscaling, route53, zonalshift):
                 module.install()
-            for backend in BackendDict._instances:  # noqa: SLF001
-                backend.clear()
+            for backends in BackendDict._instances:  # type: ignore[misc]  # noqa: SLF001
+                backends.clear()
             mock_random.seed(self._seed)
             enter(self._world)
             self._server = server.Server(self._port, self._world, self._publish, self._middlewares)
         except BaseException:
-            _installed.release()
+            _running.release()
             raise
         self._server.start()
         self._loop.start()
@@ -80,7 +81,7 @@ class EmulatedAws:
         self._loop.join()
         self._server.stop()
         self._server = None
-        _installed.release()
+        _running.release()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -115,8 +116,8 @@ class EmulatedAws:
                 try:
                     self._tick()
                     self._publish()
-                except Exception:  # noqa: BLE001  one bad tick must not stop the cloud; it is in the timeline to be seen
-                    self._world.record("error", cloud="aws", error=traceback.format_exc(limit=4))
+                except Exception:  # noqa: BLE001  one bad tick must not stop the cloud
+                    _log.exception("the emulated AWS could not go on by itself")
 
     def _tick(self) -> None:
         for name in self.regions:

@@ -15,7 +15,7 @@ from moto.route53 import models as route53
 from moto.route53.exceptions import Route53ClientError
 from moto.route53.responses import Route53
 
-from orchestrator.lab.aws.graft import add, override
+from orchestrator.lab.aws.graft import override
 from orchestrator.lab.aws.world import ACCOUNT, here, now
 from orchestrator.lab.model import DesiredDns, DnsHealthCheck, DnsRecord
 
@@ -29,26 +29,26 @@ def _change(self: Route53) -> ActionResult:
             raise Route53ClientError("InvalidChangeBatch", f"Invalid weight {weight}: it must be 0..{WEIGHT_MAX}")
     _moto_change(self)
     change_id = "C" + mock_random.get_random_string(length=14).upper()
-    self.backend.lab_changes[change_id] = (now(), datetime.now(UTC))
-    return ActionResult({"ChangeInfo": _info(self.backend, change_id)})
+    here().dns_changes[change_id] = (now(), datetime.now(UTC))
+    return ActionResult({"ChangeInfo": _info(change_id)})
 
 
 def _get_change(self: Route53) -> ActionResult:
     change_id = str(self._get_param("Id")).rsplit("/", 1)[-1]
-    if change_id not in self.backend.lab_changes:
+    if change_id not in here().dns_changes:
         raise Route53ClientError("NoSuchChange", f"A change with id {change_id} was not found")
-    return ActionResult({"ChangeInfo": _info(self.backend, change_id)})
+    return ActionResult({"ChangeInfo": _info(change_id)})
 
 
-def _info(backend: Any, change_id: str) -> dict[str, Any]:
-    at, submitted = backend.lab_changes[change_id]
+def _info(change_id: str) -> dict[str, Any]:
+    at, submitted = here().dns_changes[change_id]
     status = "INSYNC" if now() >= at + here().times.dns_in_sync_s else "PENDING"
     return {"Id": f"/change/{change_id}", "Status": status, "SubmittedAt": submitted}
 
 
 def in_sync() -> bool:
-    changes = route53.route53_backends[ACCOUNT]["aws"].lab_changes
-    return all(now() >= at + here().times.dns_in_sync_s for at, _ in list(changes.values()))
+    """Say whether every change has reached all name servers."""
+    return all(now() >= at + here().times.dns_in_sync_s for at, _ in list(here().dns_changes.values()))
 
 
 def desired() -> DesiredDns:
@@ -107,16 +107,8 @@ def _check(check: route53.HealthCheck, fronts: dict[str, FakeLoadBalancer]) -> D
 
 
 _moto_change = Route53.change_resource_record_sets
-_moto_init = route53.Route53Backend.__init__
-
-
-def _init(self: Any, region_name: str, account_id: str) -> None:
-    _moto_init(self, region_name, account_id)
-    self.lab_changes = {}
 
 
 def install() -> None:
-    override(route53.Route53Backend, "__init__", _init)
     override(Route53, "change_resource_record_sets", _change)
     override(Route53, "get_change", _get_change)
-    add(route53.Route53Backend, "lab_changes", {})

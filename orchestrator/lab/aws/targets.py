@@ -30,7 +30,7 @@ class TargetGroup(elbv2.FakeTargetGroup):
 
     @property
     def delay_s(self) -> float:
-        return float(self.attributes["deregistration_delay.timeout_seconds"])
+        return float(str(self.attributes["deregistration_delay.timeout_seconds"]))
 
     def register(self, targets: list[dict[str, Any]]) -> None:
         super().register(targets)

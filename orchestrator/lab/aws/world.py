@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from orchestrator.lab.model import Process, SeenRegion, TargetHealth
 from orchestrator.lab.timeline import Timeline
@@ -44,6 +45,7 @@ class World:
     lock: threading.RLock = field(default_factory=threading.RLock)
     seen: dict[str, SeenRegion] = field(default_factory=dict)
     capacity: dict[str, int] = field(default_factory=dict)
+    dns_changes: dict[str, tuple[float, datetime]] = field(default_factory=dict)  # id -> made at: monotonic, UTC
 
     def well(self, region: str, instance: str) -> bool | None:
         """Say what a status check of the instance finds; None when no data plane has ever reported from its region."""
