@@ -178,6 +178,7 @@ class DataPlane:
             healthz,
             targets,
             {i.id: in_flight.get(i.id, 0) for i in region.instances},
+            {i.id: i.incarnation for i in region.instances},
         )
 
     def _tell_faults(self) -> None:
