@@ -6,6 +6,7 @@ may only set adminState, one per address. What a PUT says is shown at once and r
 ends. A later write to the same load balancer cancels one still at work (CanceledAndSupersededDueToAnotherOperation).
 """
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 import copy

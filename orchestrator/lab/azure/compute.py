@@ -5,6 +5,7 @@ Uniform orchestration, not Flexible: `manualupgrade` (update_instances), `latest
 ordinary virtual machines that are read elsewhere, and upgrade policies came to them as a preview in July 2024.
 """
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 import copy
@@ -81,7 +82,7 @@ class ScaleSets:
     def _write(self, request: Request, params: Params, found: ScaleSet | None, body: Body) -> Reply:
         """Take the new model over at once; capacity follows as a long-running operation."""
         old_capacity = found.capacity if found else 0
-        region, zone = self._check(request, body, found)
+        region, zone = self._check(body, found)
         self._check_quota(region, body["sku"]["capacity"] - old_capacity)
         body["properties"].setdefault("orchestrationMode", "Uniform")
         properties = {"provisioningState": "Updating" if found else "Creating", "uniqueId": self._world.new_id()}
@@ -151,7 +152,7 @@ class ScaleSets:
 
         return accepted(self._world, request, found, "VirtualMachineScaleSets_SetOrchestrationServiceState", work)
 
-    def _check(self, request: Request, body: Body, found: ScaleSet | None) -> tuple[str, str]:
+    def _check(self, body: Body, found: ScaleSet | None) -> tuple[str, str]:
         """Refuse what Azure would refuse, and what the lab cannot emulate. Returns location and zone."""
         region = str(body.get("location") or (found.region if found else "")).replace(" ", "").lower()
         if region not in self._world.regions:
@@ -168,8 +169,7 @@ class ScaleSets:
         try:
             profile = properties["virtualMachineProfile"]
             decoded(profile.get("userData"))
-            if not profile["storageProfile"]["imageReference"]:
-                raise KeyError("imageReference")
+            self._check_image(profile["storageProfile"]["imageReference"])
             nic = profile["networkProfile"]["networkInterfaceConfigurations"][0]
             ip = nic["properties"]["ipConfigurations"][0]["properties"]
             self._check_references(ip)
@@ -180,6 +180,10 @@ class ScaleSets:
         except ValueError as error:
             raise _invalid("virtualMachineProfile", str(error)) from error
         return region, str(zones[0])
+
+    def _check_image(self, image: Body) -> None:
+        if not (image.get("id") or image.get("version")):
+            raise ValueError("imageReference names neither an id nor a version")
 
     def _check_references(self, ip: Body) -> None:
         subnet = ip["subnet"]["id"]

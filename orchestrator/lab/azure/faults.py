@@ -60,7 +60,7 @@ class Fault:
         return self.method in ("*", method) and re.search(self.path, path, re.IGNORECASE) is not None
 
     def words(self) -> tuple[int, str, str]:
-        status, code, message = WORDS[self.kind] if self.kind in WORDS else (500, "InternalServerError", "Fault.")
+        status, code, message = WORDS[self.kind or FaultKind.ERROR]
         return self.status or status, self.code or code, self.message or message
 
 

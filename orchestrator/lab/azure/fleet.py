@@ -15,8 +15,6 @@ from orchestrator.lab.azure.operations import SUCCEEDED, Ended, Judge, OnEnd, ti
 from orchestrator.lab.azure.state import ScaleSet, Vm, World, version_of
 from orchestrator.lab.model import Process, SeenRegion
 
-_STALE_REPORT_S = 2.0  # a "running" without an incarnation is believed this long after the incarnation changed
-
 
 def resize(world: World, scale_set: ScaleSet, now: float) -> Ended | None:
     """Launch or remove instances until capacity is met. Returns how the operation must end when the zone has no room."""
@@ -166,12 +164,9 @@ def observe(world: World, seen: SeenRegion, now: float) -> None:
         if f"azure/{scale_set.region}" != seen.id:
             continue
         for vm in scale_set.vms.values():
-            incarnation = seen.incarnations.get(vm.name)
             process = seen.processes.get(vm.name)
-            if incarnation is not None and incarnation != vm.incarnation:
+            if seen.incarnations.get(vm.name, vm.incarnation) != vm.incarnation:
                 process = None
-            elif incarnation is None and vm.process is None and process is Process.RUNNING and vm.incarnation > 1:
-                process = process if now - vm.changed > _STALE_REPORT_S else None
             vm.process = process
             vm.healthy = process is Process.RUNNING and seen.healthz.get(vm.name, False)
             if vm.healthy:

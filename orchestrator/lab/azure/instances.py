@@ -1,5 +1,6 @@
 """Microsoft.Compute: the instances of a scale set, and what can be asked of them: upgrade, reimage, restart, delete."""
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 from orchestrator.lab.azure import fleet, views
@@ -10,6 +11,7 @@ from orchestrator.lab.azure.operations import PREEMPTED, SUCCEEDED, Ended, Judge
 from orchestrator.lab.azure.state import ScaleSet, Vm, World
 
 VM = PATH + "/virtualMachines/{vm}"
+NICS = "/networkInterfaces"
 C = "VirtualMachineScaleSets_"
 REIMAGE = "compute:VirtualMachineScaleSetReimageParameters"
 IDS, SOME_IDS = "compute:VirtualMachineScaleSetVMInstanceRequiredIDs", "compute:VirtualMachineScaleSetVMInstanceIDs"
@@ -25,6 +27,8 @@ class Instances:
         nic, one = "network:NetworkInterface", "compute:VirtualMachineScaleSetVM"
         view = "compute:VirtualMachineScaleSetVMInstanceView"
         r = "VirtualMachineScaleSetRollingUpgrades_"
+        n, nics = "NetworkInterfaces_", "network:[NetworkInterface]"
+        instances, latest = f"compute:[{one.partition(':')[2]}]", "compute:RollingUpgradeStatusInfo"
         return [
             Route("POST", PATH + "/manualupgrade", C + "UpdateInstances", self._upgrade, IDS),
             Route("POST", PATH + "/reimage", C + "Reimage", self._reimage, REIMAGE),
@@ -32,41 +36,13 @@ class Instances:
             Route("POST", PATH + "/delete", C + "DeleteInstances", self._delete, IDS),
             Route("POST", PATH + "/osRollingUpgrade", r + "StartOSUpgrade", self._roll),
             Route("POST", PATH + "/rollingUpgrades/cancel", r + "Cancel", self._cancel),
-            Route(
-                "GET",
-                PATH + "/rollingUpgrades/latest",
-                r + "GetLatest",
-                self._latest,
-                None,
-                "compute:RollingUpgradeStatusInfo",
-            ),
-            Route("GET", PATH + "/virtualMachines", v + "List", self._list, None, f"compute:[{one.partition(':')[2]}]"),
+            Route("GET", PATH + "/rollingUpgrades/latest", r + "GetLatest", self._latest, None, latest),
+            Route("GET", PATH + "/virtualMachines", v + "List", self._list, None, instances),
             Route("GET", VM, v + "Get", self._get, None, one),
             Route("GET", VM + "/instanceView", v + "GetInstanceView", self._view, None, view),
-            Route(
-                "GET",
-                PATH + "/networkInterfaces",
-                "NetworkInterfaces_ListVirtualMachineScaleSetNetworkInterfaces",
-                self._nics,
-                None,
-                "network:[NetworkInterface]",
-            ),
-            Route(
-                "GET",
-                VM + "/networkInterfaces",
-                "NetworkInterfaces_ListVirtualMachineScaleSetVMNetworkInterfaces",
-                self._vm_nics,
-                None,
-                "network:[NetworkInterface]",
-            ),
-            Route(
-                "GET",
-                VM + "/networkInterfaces/{nic}",
-                "NetworkInterfaces_GetVirtualMachineScaleSetNetworkInterface",
-                self._nic,
-                None,
-                nic,
-            ),
+            Route("GET", PATH + NICS, n + "ListVirtualMachineScaleSetNetworkInterfaces", self._nics, None, nics),
+            Route("GET", VM + NICS, n + "ListVirtualMachineScaleSetVMNetworkInterfaces", self._vm_nics, None, nics),
+            Route("GET", VM + NICS + "/{nic}", n + "GetVirtualMachineScaleSetNetworkInterface", self._nic, None, nic),
         ]
 
     def _owner(self, params: Params) -> ScaleSet:

@@ -1,5 +1,6 @@
 """Microsoft.Network: virtual networks, subnets, public addresses, security groups."""
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 import copy

@@ -125,10 +125,7 @@ class EmulatedAzure:
         call = "Unknown"
         try:
             self._authorize(headers)
-            if fault is not None and fault.kind in ANSWERS:
-                status, code, message = fault.words()
-                wait = retry_after(fault.retry_after_s) if fault.retry_after_s is not None else {}
-                raise ArmError(status, code, message, headers=wait)
+            self._refuse(fault)
             self._throttle(method)
             route, params = self._router.find(method, path)
             call = route.call
@@ -137,7 +134,7 @@ class EmulatedAzure:
             reply = self._answered(route, params, request)
         except ArmError as error:
             reply = error.reply()
-        except Exception:
+        except Exception:  # noqa: BLE001  (a bug of the stand-in must look like a bug of the cloud, not end the lab)
             _log.exception("the ARM stand-in failed at %s %s", method, path)
             reply = ArmError(500, "InternalServerError", "The emulated Azure failed; see the lab's log.").reply()
         return self._wire(method, call, reply, fault, began)
@@ -155,6 +152,12 @@ class EmulatedAzure:
                 401, "ExpiredAuthenticationToken", "The access token expiry is earlier than now.", headers=challenge
             )
         self._tokens.add(token)
+
+    def _refuse(self, fault: Fault | None) -> None:
+        if fault is not None and fault.kind in ANSWERS:
+            status, code, message = fault.words()
+            wait = retry_after(fault.retry_after_s) if fault.retry_after_s is not None else {}
+            raise ArmError(status, code, message, headers=wait)
 
     def expire_tokens(self) -> None:
         """Every token that was used so far is refused from now on; a client must fetch a new one."""

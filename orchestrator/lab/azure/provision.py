@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from azure.core.rest import HttpRequest
+from azure.mgmt.compute.models import VirtualMachineScaleSet
+from azure.mgmt.network import models
 
 from orchestrator.lab.addresses import RegionAddresses
 from orchestrator.lab.azure.client import Clients, clients
@@ -52,7 +54,7 @@ def provision(url: str, subscription_id: str, plan: RegionPlan) -> Json:
         names = [f"{plan.service}-{plan.location}-{zone}" for zone in plan.zones]
         pollers = [
             made.compute.virtual_machine_scale_sets.begin_create_or_update(
-                plan.group, name, _scale_set(plan, zone, subnet, pool)
+                plan.group, name, VirtualMachineScaleSet(_scale_set(plan, zone, subnet, pool))
             )
             for name, zone, subnet in zip(names, plan.zones, subnets, strict=True)
         ]
@@ -77,16 +79,20 @@ def _network(made: Clients, plan: RegionPlan) -> tuple[list[str], str]:
         _rule("probes", 110, "AzureLoadBalancer", "*"),
     ]
     security = network.network_security_groups.begin_create_or_update(
-        plan.group, plan.service, {"location": plan.location, "properties": {"securityRules": rules}}
+        plan.group,
+        plan.service,
+        models.NetworkSecurityGroup({"location": plan.location, "properties": {"securityRules": rules}}),
     ).result()
     space = {"addressSpace": {"addressPrefixes": [addresses.network]}}
     network.virtual_networks.begin_create_or_update(
-        plan.group, plan.service, {"location": plan.location, "properties": space}
+        plan.group, plan.service, models.VirtualNetwork({"location": plan.location, "properties": space})
     ).result()
     subnets = []
     for i, zone in enumerate(plan.zones):
         body = {"properties": {"addressPrefix": addresses.subnet(i), "networkSecurityGroup": {"id": security.id}}}
-        subnet = network.subnets.begin_create_or_update(plan.group, plan.service, f"zone-{zone}", body).result()
+        subnet = network.subnets.begin_create_or_update(
+            plan.group, plan.service, f"zone-{zone}", models.Subnet(body)
+        ).result()
         subnets.append(str(subnet.id))
     address = {
         "location": plan.location,
@@ -94,7 +100,9 @@ def _network(made: Clients, plan: RegionPlan) -> tuple[list[str], str]:
         "zones": list(plan.zones),
         "properties": {"publicIPAllocationMethod": "Static"},
     }
-    public_ip = network.public_ip_addresses.begin_create_or_update(plan.group, plan.group, address).result()
+    public_ip = network.public_ip_addresses.begin_create_or_update(
+        plan.group, plan.group, models.PublicIPAddress(address)
+    ).result()
     return subnets, str(public_ip.id)
 
 
@@ -143,7 +151,7 @@ def _balancer(made: Clients, plan: RegionPlan, public_ip: str, subscription_id: 
         "loadBalancingRules": [{"name": "users", "properties": rule}],
     }
     body = {"location": plan.location, "sku": {"name": "Standard"}, "properties": properties}
-    made.network.load_balancers.begin_create_or_update(plan.group, name, body).result()
+    made.network.load_balancers.begin_create_or_update(plan.group, name, models.LoadBalancer(body)).result()
     return name, f"{own}/backendAddressPools/{plan.service}"
 
 

@@ -1,5 +1,6 @@
 """Microsoft.Resources: resource groups, which everything else lives in."""
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 import copy
@@ -58,7 +59,7 @@ class Groups:
         world = self._world
         for table in (world.scale_sets, world.balancers, world.network, world.profiles):
             for key in [k for k in table if k.startswith(prefix)]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
         what = "ResourceGroups_Delete"
         operation = world.operations.start(request, str(group["location"]), what, lambda _now: SUCCEEDED)
         return Reply(202, None, world.operations.headers(operation, request, location=True))

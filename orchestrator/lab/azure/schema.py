@@ -6,7 +6,7 @@ list). Validators are built once per name, on first use: the models' modules tak
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 import importlib
 import inspect
@@ -25,9 +25,9 @@ _SCALARS: dict[Any, str] = {
     float: "number",
     str: "string",
     bytes: "string",
-    datetime.datetime: "string",
-    datetime.date: "string",
-    datetime.timedelta: "string",
+    dt.datetime: "string",
+    dt.date: "string",
+    dt.timedelta: "string",
 }
 
 
@@ -75,7 +75,7 @@ class _Service:
             one = {"type": "object", "properties": page, "required": ["value"], "additionalProperties": False}
         return {**one, "$defs": self._defs}
 
-    def _model(self, cls: type) -> Schema:
+    def _model(self, cls: Any) -> Schema:  # noqa: ANN401
         name = cls.__name__
         if name not in self._defs:
             self._defs[name] = {}  # models refer to each other in circles

@@ -94,7 +94,7 @@ class ScaleSet:
 
     def nic(self) -> Body:
         nics = self.document["properties"]["virtualMachineProfile"]["networkProfile"]["networkInterfaceConfigurations"]
-        return next((nic for nic in nics if nic.get("properties", {}).get("primary")), nics[0])  # type: ignore[no-any-return]
+        return next((nic for nic in nics if nic.get("properties", {}).get("primary")), nics[0])
 
     def ip_configuration(self) -> Body:
         return self.nic()["properties"]["ipConfigurations"][0]  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 """Microsoft.Network/trafficManagerProfiles: weighted endpoints behind one DNS name. Synchronous, as the real one is."""
 
+# ruff: noqa: ARG002  (every handler has the signature that the router calls)
 from __future__ import annotations
 
 import copy
@@ -48,10 +49,9 @@ class Profiles:
 
     def _put(self, request: Request, params: Params) -> Reply:
         old = self._world.profiles.get(request.path.lower())
+        body = copy.deepcopy(request.body)
         if request.method == "PATCH":
-            body = merged(copy.deepcopy(self._find(params)), copy.deepcopy(request.body))
-        else:
-            body = copy.deepcopy(request.body)
+            body = merged(copy.deepcopy(self._find(params)), body)
         body |= {"id": request.path, "name": params["name"], "type": TYPE}
         properties: Body = body.setdefault("properties", {})
         if (properties.get("trafficRoutingMethod") or "Weighted") != "Weighted":
