@@ -45,22 +45,22 @@ def launch(world: World, scale_set: ScaleSet, now: float) -> Vm:
     return vm
 
 
-def bring_to_model(vm: Vm, model: Body, now: float, *, reimage: bool) -> bool:
-    """Apply the scale set's model to one instance; say whether its machine was replaced in place.
+def bring_to_model(vm: Vm, model: Body, now: float, *, reimage: bool) -> None:
+    """Apply the scale set's model to one instance.
 
     As in Azure only a new image (or an explicit reimage) replaces the disk and so restarts the process: same id, same
-    network interface, same address, same admin state. New userData or tags alone are handed to the running machine.
+    network interface, same address, same admin state. New userData or tags alone are handed to the running machine,
+    whose process reads them when it starts next.
     """
     replaced = reimage or _image(vm.model) != _image(model)
     vm.model = model
     if replaced:
         restart(vm, now)
-        vm.version = version_of(model)
-    return replaced
 
 
 def restart(vm: Vm, now: float) -> None:
     vm.incarnation += 1
+    vm.version = version_of(vm.model)
     vm.process, vm.healthy, vm.unhealthy_since = None, False, None
     vm.changed, vm.provisioning = now, "Updating"
 

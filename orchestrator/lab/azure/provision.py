@@ -48,20 +48,25 @@ def provision(url: str, subscription_id: str, plan: RegionPlan) -> Json:
     """
     made = clients(url, subscription_id)
     try:
-        _group(made, plan, subscription_id)
-        subnets, public_ip = _network(made, plan)
-        balancer, pool = _balancer(made, plan, public_ip, subscription_id)
-        names = [f"{plan.service}-{plan.location}-{zone}" for zone in plan.zones]
-        pollers = [
-            made.compute.virtual_machine_scale_sets.begin_create_or_update(
-                plan.group, name, VirtualMachineScaleSet(_scale_set(plan, zone, subnet, pool))
-            )
-            for name, zone, subnet in zip(names, plan.zones, subnets, strict=True)
-        ]
-        for poller in pollers:
-            poller.result()
+        return build(made, url, subscription_id, plan)
     finally:
         made.close()
+
+
+def build(made: Clients, url: str, subscription_id: str, plan: RegionPlan) -> Json:
+    """Do the work of `provision` with clients that are at hand."""
+    _group(made, plan, subscription_id)
+    subnets, public_ip = _network(made, plan)
+    balancer, pool = _balancer(made, plan, public_ip, subscription_id)
+    names = [f"{plan.service}-{plan.location}-{zone}" for zone in plan.zones]
+    pollers = [
+        made.compute.virtual_machine_scale_sets.begin_create_or_update(
+            plan.group, name, VirtualMachineScaleSet(_scale_set(plan, zone, subnet, pool))
+        )
+        for name, zone, subnet in zip(names, plan.zones, subnets, strict=True)
+    ]
+    for poller in pollers:
+        poller.result()
     return _topology(url, subscription_id, plan, balancer, names)
 
 
