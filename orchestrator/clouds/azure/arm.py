@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ class Azure:
     def __init__(self, credential: TokenCredential | None = None) -> None:
         self._credential = credential
         self._arms: dict[tuple[str, str], Arm] = {}
+        self.calls: Counter[str] = Counter()  # calls made, by name; reads are the ones that begin with Get or List
 
     def arm(self, subscription_id: str, endpoint_url: str | None) -> Arm:
         """`endpoint_url` None: the public cloud."""
         key = (subscription_id, (endpoint_url or PUBLIC_CLOUD).rstrip("/"))
         if key not in self._arms:
-            self._arms[key] = Arm(*key, self._credential)
+            self._arms[key] = Arm(*key, self._credential, self.calls)
         return self._arms[key]
 
     def close(self) -> None:
@@ -56,7 +58,10 @@ class Azure:
 
 
 class Arm:
-    def __init__(self, subscription_id: str, endpoint_url: str, credential: TokenCredential | None) -> None:
+    def __init__(
+        self, subscription_id: str, endpoint_url: str, credential: TokenCredential | None, calls: Counter[str]
+    ) -> None:
+        self._calls = calls
         self.subscription_id = subscription_id
         self.endpoint_url = endpoint_url
         self._credential = credential
@@ -66,6 +71,7 @@ class Arm:
 
     async def ask(self, call: str, where: str, question: Callable[[Clients], T]) -> T:
         """Run `question` on a thread. SDK errors come out as Failout's, naming `call` and `where` (a zone or region)."""
+        self._calls[call] += 1
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, call, where, question)
 
     async def begin(self, call: str, where: str, start: Callable[[Clients, Started], LROPoller[Any]]) -> str:
@@ -80,7 +86,7 @@ class Arm:
 
         return await self.ask(call, where, question)
 
-    async def progress(self, token: str, call: str, where: str) -> Progress:
+    async def progress(self, token: str, where: str) -> Progress:
         """Ask once how far an operation is, also one that another process began."""
         if urlsplit(token)[:2] != urlsplit(self.endpoint_url)[:2]:
             return Progress(known=False)  # our credential is shown to no other host
@@ -90,7 +96,7 @@ class Arm:
 
             return read_progress(clients.compute, token)
 
-        return await self.ask(call, where, question)
+        return await self.ask("GetOperation", where, question)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

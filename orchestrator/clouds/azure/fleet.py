@@ -169,7 +169,7 @@ class AzureFleet:
         def repairs(c: Clients) -> str | None:
             view = c.compute.virtual_machine_scale_sets.get_instance_view(place.group, place.name)
             found = [s for s in view.orchestration_services or [] if s.service_name == REPAIRS]
-            return str(found[0].service_state) if found else None
+            return found[0].service_state if found else None
 
         model, state, machines = await asyncio.gather(
             place.arm.ask("GetScaleSet", zone.id, get),
@@ -184,7 +184,7 @@ class AzureFleet:
 
     async def _progress(self, zone: Zone, call: str) -> Progress:
         token = self._operations.get(_key(zone, call))
-        return await self._place(zone).arm.progress(token, call, zone.id) if token else Progress(known=False)
+        return await self._place(zone).arm.progress(token, zone.id) if token else Progress(known=False)
 
     async def _settled(self, zone: Zone, call: str) -> None:
         """Wait a moment for a small operation that must come first. Raises Transient when it runs on, or failed."""
@@ -249,7 +249,8 @@ def _has(model: VirtualMachineScaleSet, version: str, image: Image) -> bool:
     tags = model.tags or {}
     profile = model.properties.virtual_machine_profile if model.properties else None
     return (
-        (tags.get(RELEASE_TAG), tags.get(DIGEST_TAG)) == (version, image.digest)
+        tags.get(RELEASE_TAG) == version
+        and tags.get(DIGEST_TAG) in (None, image.digest)  # None: provisioned by other hands
         and _boots(model, image)
         and _user_data(image) in (None, profile.user_data if profile else None)
     )
