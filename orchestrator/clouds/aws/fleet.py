@@ -76,7 +76,7 @@ class AwsFleet:
             return
         if model != number:
             await self._set_model(zone, number, fence)
-        self._settled[zone.id] = refresh and refresh["InstanceRefreshId"]
+        self._settled[zone.id] = refresh["InstanceRefreshId"] if refresh else None
 
     async def replacement(self, zone: Zone) -> Replacement:
         """Tell of the newest refresh, or of the fleet as it stands when the last `replace` had nothing to do."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.ports import Fence
 
 if TYPE_CHECKING:  # boto3 takes 0.3 s to import, and its stubs are for development only.
+    import boto3
     from mypy_boto3_autoscaling import AutoScalingClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
@@ -78,6 +79,7 @@ class AwsSession:
         self.calls: Counter[str] = Counter()
         self._keys = keys
         self._lock = Lock()
+        self._boto: boto3.session.Session | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
         self._endpoints: dict[tuple[str, str | None], AwsEndpoint] = {}
 
@@ -106,8 +108,9 @@ class AwsSession:
             user_agent_extra="failout",
         )
         keys = self._keys
-        with self._lock:  # boto3's default session is not thread-safe while it makes a client.
-            client: Any = boto3.session.Session().client(  # type: ignore[call-overload]
+        with self._lock:  # A boto3 session is not thread-safe; one for all clients parses each service model once.
+            self._boto = self._boto or boto3.session.Session()
+            client: Any = self._boto.client(  # type: ignore[call-overload]
                 service,
                 region_name=region,
                 endpoint_url=endpoint_url,

@@ -198,7 +198,8 @@ def _share(front: FrontSeen, zone: str, wanted: float) -> Iterator[Write]:
     if share is not None and abs(share - wanted) <= GRAIN and (front.weights.ramp > 0) == (wanted > 0):
         return
     complete = len(ramp.healthy) == len(ramp.standing) == front.instances.get(zone, 0) > 0
-    if complete or (share is not None and share > wanted):
+    # share None: what is on the ramp is dead, and putting its weight back is not this zone's business.
+    if complete or (share is not None and share > wanted and ramp.healthy):
         yield SetWeights(weights_for(wanted, len(ramp.healthy), _serving(front.steady, zone), zone))
 
 
