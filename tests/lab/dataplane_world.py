@@ -20,6 +20,7 @@ from orchestrator.lab.model import (
     DesiredDns,
     DesiredInstance,
     DesiredRegion,
+    DnsHealthCheck,
     DnsRecord,
     Front,
     FrontKind,
@@ -144,14 +145,19 @@ class Scripted:
     def __init__(self, regions: Sequence[Region]) -> None:
         self.regions = regions
         self.region_weights = {region.id: 100 for region in regions}
+        self.checks: tuple[DnsHealthCheck, ...] = ()
         self.seen: dict[str, SeenRegion] = {}
         self.push()
 
     def push(self) -> None:
         self._desired = tuple(region.desired() for region in self.regions)
-        self._dns = DesiredDns(
-            tuple(DnsRecord(NAME, r.id, self.region_weights[r.id], DNS_TTL_S, front=r.front) for r in self.regions)
+        checked = {check.front: check.id for check in self.checks}
+        records = (
+            DnsRecord(NAME, r.id, weight, DNS_TTL_S, front=r.front, health_check=checked.get(r.front))
+            for r in self.regions
+            for weight in [self.region_weights[r.id]]
         )
+        self._dns = DesiredDns(tuple(records), self.checks)
 
     def desired(self) -> Sequence[DesiredRegion]:
         return self._desired

@@ -13,7 +13,7 @@ from dnslib import QTYPE, DNSRecord
 
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.lab.ask import ask
-from orchestrator.lab.model import FRONT_PORT, SERVICE_PORT, Admin, Process, TargetHealth
+from orchestrator.lab.model import FRONT_PORT, SERVICE_PORT, Admin, DnsHealthCheck, Process, TargetHealth
 
 OUTSIDER = "127.0.0.1"
 
@@ -220,6 +220,32 @@ def test_a_killed_zone_is_dead_until_healed_and_its_node_leaves_dns(tmp_path):
         assert [{"mode": "kill"}, {"mode": None}] == [{"mode": e["mode"]} for e in made.events("fault", zone=first)]
 
     play(tmp_path, aws(*free_octets(1), zones=2, instances=1), scenario=scenario)
+
+
+def test_a_dead_region_leaves_dns_through_its_health_check_and_comes_back(tmp_path):
+    """And when every region is sick, every region is answered."""
+
+    async def scenario(made: World, one: Region, other: Region) -> None:
+        made.plane.checks = tuple(DnsHealthCheck(r.id, "", r.front, "/readyz", 0.2, 2) for r in (one, other))
+        made.plane.push()
+        all_fronts = {one.addresses.node(0), other.addresses.tcp_front}
+        await eventually_resolves(made, all_fronts)
+        made.data_plane.fail(other.zones[0], "kill")
+        await eventually_resolves(made, {one.addresses.node(0)})
+        made.data_plane.fail(one.zones[0], "kill")
+        await eventually_resolves(made, all_fronts)
+        made.data_plane.heal(one.zones[0])
+        await eventually_resolves(made, {one.addresses.node(0)})
+        made.data_plane.heal(other.zones[0])
+        await eventually_resolves(made, all_fronts)
+
+    octets = free_octets(2)
+    play(
+        tmp_path,
+        aws(octets[0], zones=1, instances=1),
+        azure(octets[1], zones=1, instances=1),
+        scenario=scenario,
+    )
 
 
 def test_a_blackholed_zone_hangs_and_comes_back(tmp_path):
