@@ -209,8 +209,8 @@ class Daemon:
 
     def _start_agent(self, addresses: RegionAddresses, token_file: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "orchestrator.agent"]
-        command += ["--listen", f"{addresses.agent}:{AGENT_PORT}", "--source", addresses.agent]
-        command += ["--network", addresses.network, "--token-file", str(token_file), "--with-parent"]
+        command += ["--listen", f"{addresses.agent}:{AGENT_PORT}", "--source-address", addresses.agent]
+        command += ["--allow", addresses.network, "--token-file", str(token_file), "--with-parent"]
         with (self._folder / "data" / f"agent-{addresses.octet}.log").open("wb") as log:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
 

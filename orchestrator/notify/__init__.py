@@ -1,0 +1,1 @@
+"""Notifiers: where a person hears of what happened. One module a way."""

@@ -1,0 +1,150 @@
+"""The only place that picks adapters: from settings and topology to a world that workflows can act on.
+
+A region whose `api` names an endpoint is the lab's: it gets the lab's credentials, never a person's. Everything else uses
+each cloud's own chain of credentials. SDKs are imported by the adapters when they are first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from orchestrator.agent.client import HttpAgent
+from orchestrator.agent.main import read_token
+from orchestrator.config import ReleaseFolder, Settings, read_topology
+from orchestrator.core.deploy_row import DeployMachine
+from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.topology import Topology
+from orchestrator.core.traffic import DesiredTraffic
+from orchestrator.engine.carry import Log
+from orchestrator.engine.clock import SystemClock
+from orchestrator.engine.glance import glance_at
+from orchestrator.engine.place import Place
+from orchestrator.engine.ports import Store
+from orchestrator.engine.runtime import Carried, Engine, open_engine
+from orchestrator.engine.store import SqlStore
+from orchestrator.notify.log import LogNotifier
+from orchestrator.ports import Agent, Fleet, GlobalTraffic, Traffic
+from orchestrator.workflows.deploy import DeployPerformer
+from orchestrator.workflows.world import TrafficBook, World
+
+LAB_CREDENTIAL: Final = "lab"
+
+
+class StoredTraffic:
+    """The desired-traffic document of one service, in the store."""
+
+    def __init__(self, store: Store, service: str) -> None:
+        self._store, self._service = store, service
+
+    async def load(self) -> DesiredTraffic | None:
+        return await self._store.load_traffic(self._service)
+
+    async def save(self, document: DesiredTraffic, expected_version: int) -> None:
+        await self._store.save_traffic(self._service, document, expected_version)
+
+
+def _world(settings: Settings, book: TrafficBook, log: Log) -> World:
+    """Connect nothing yet: adapters make their clients at the first call. Raises Rejected for a cloud without adapter."""
+    topology = read_topology(settings.topology, settings.service)
+    token = read_token(settings.agent_token_file)
+    agents: dict[str, Agent] = {region.id: HttpAgent(region.agent_url, token) for region in topology.regions}
+    fleets, traffics = _adapters(topology, agents)
+    return World(
+        topology=topology,
+        fleets=fleets,
+        traffics=traffics,
+        global_tier=_global_tier(topology),
+        agents=agents,
+        clock=SystemClock(),
+        notifier=LogNotifier(log),
+        book=book,
+        releases=ReleaseFolder(settings.releases),
+    )
+
+
+def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str, Fleet], dict[str, Traffic]]:
+    fleets: dict[str, Fleet] = {}
+    traffics: dict[str, Traffic] = {}
+    for cloud in sorted({region.cloud for region in topology.regions}):
+        regions = [region for region in topology.regions if region.cloud == cloud]
+        emulated = _emulated(cloud, [r.api for r in regions])
+        if cloud == "aws":
+            from orchestrator.clouds.aws.fleet import AwsFleet  # noqa: PLC0415
+            from orchestrator.clouds.aws.session import AwsSession, Keys  # noqa: PLC0415
+            from orchestrator.clouds.aws.traffic import AwsTraffic  # noqa: PLC0415
+
+            session = AwsSession(Keys(LAB_CREDENTIAL, LAB_CREDENTIAL) if emulated else None)
+            fleets[cloud], traffics[cloud] = AwsFleet(session, regions), AwsTraffic(session)
+        elif cloud == "azure":
+            from orchestrator.clouds.azure.arm import Azure  # noqa: PLC0415
+            from orchestrator.clouds.azure.fleet import AzureFleet  # noqa: PLC0415
+            from orchestrator.clouds.azure.sdk import StaticToken  # noqa: PLC0415
+            from orchestrator.clouds.azure.traffic import AzureTraffic  # noqa: PLC0415
+
+            azure = Azure(StaticToken(LAB_CREDENTIAL) if emulated else None)
+            fleets[cloud], traffics[cloud] = AzureFleet(azure, regions), AzureTraffic(azure, agents)
+        else:
+            raise Rejected(f"no adapter for cloud {cloud!r}; there are aws and azure")
+    return fleets, traffics
+
+
+def _emulated(cloud: str, apis: list[Mapping[str, str]]) -> bool:
+    """All regions of a cloud are the lab's, or none is: a mix would send a person's credentials to an emulator."""
+    named = {"endpoint_url" in api for api in apis}
+    if len(named) > 1:
+        raise Rejected(f"some regions of {cloud} name an endpoint_url and some do not: a lab and a cloud do not mix")
+    return named == {True}
+
+
+def _global_tier(topology: Topology) -> GlobalTraffic:
+    tier = topology.global_tier
+    if tier.kind != "route53":
+        raise Rejected(f"no adapter for global tier {tier.kind!r}; there is route53")
+    from orchestrator.clouds.aws.route53 import Route53  # noqa: PLC0415
+    from orchestrator.clouds.aws.session import AwsSession, Keys  # noqa: PLC0415
+
+    emulated = "endpoint_url" in tier.api
+    return Route53(AwsSession(Keys(LAB_CREDENTIAL, LAB_CREDENTIAL) if emulated else None), tier)
+
+
+def place_of(settings: Settings) -> Place:
+    return Place.of(settings.database or settings.state)
+
+
+@asynccontextmanager
+async def open_orchestrator(settings: Settings, log: Log) -> AsyncIterator[tuple[Engine, World]]:
+    """Open the state exclusively, carry on what was interrupted, and hand out the engine and the world it acts on."""
+    worlds: list[World] = []
+
+    def assemble(store: SqlStore) -> Mapping[str, Carried]:
+        worlds.append(_world(settings, StoredTraffic(store, settings.service), log))
+        return {"deploy": Carried(DeployMachine(), DeployPerformer(worlds[0]))}
+
+    async with open_engine(place_of(settings), assemble, log=log) as engine:
+        yield engine, worlds[0]
+
+
+class ReadOnlyTraffic:
+    """The desired-traffic document for commands that change nothing; None before the first deploy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def load(self) -> DesiredTraffic | None:
+        try:
+            with glance_at(place_of(self._settings)) as glance:
+                return glance.load_traffic(self._settings.service)
+        except NotFound:
+            return None
+
+    async def save(self, document: DesiredTraffic, expected_version: int) -> None:
+        raise Bug(
+            f"a command that only reads tried to write traffic version {document.version} over {expected_version}"
+        )
+
+
+def reading_world(settings: Settings, log: Log) -> World:
+    """A world for `plan` and its like: no state is opened for writing, no lock is taken."""
+    return _world(settings, ReadOnlyTraffic(settings), log)

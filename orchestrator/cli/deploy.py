@@ -1,0 +1,153 @@
+"""`failout deploy`: start a deploy and carry it in this process, or carry on with the one that was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from orchestrator.cli.common import author, config_option, emit, find_config, options, seconds
+from orchestrator.cli.status import human_run
+from orchestrator.core.errors import Rejected
+
+if TYPE_CHECKING:
+    from orchestrator.config import Settings
+    from orchestrator.engine.carry import Log
+    from orchestrator.engine.ports import Run
+    from orchestrator.engine.runtime import Engine
+
+# What the process ends with, beyond the error codes of core.errors.
+NOT_SUCCEEDED: Final = 10
+HELD: Final = 11
+SILENCE_S: Final = 2.0
+
+
+@click.command("deploy")
+@click.option("--to", "version", help="The version, as its release manifest names it.")
+@click.option("--resume", is_flag=True, help="Carry on with the unfinished deploy instead of starting one.")
+@click.option("--yes", is_flag=True, help="Do not ask after showing the plan.")
+@click.option("--reason", default="release", show_default=True, help="Why; it goes into the records.")
+@click.option(
+    "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
+)
+@config_option
+@options
+def command(
+    version: str | None, reason: str, log: str, config: Path | None, *, resume: bool, yes: bool, as_json: bool
+) -> None:
+    """Deploy a version: fail out one zone at a time, upgrade it, verify it, bring it back in steps, bake, go on.
+
+    Ends with 0 when it succeeded, 10 when it was rolled back, aborted or failed, 11 when it is held for a person.
+    Killed at any moment, it leaves traffic where it is; `failout deploy --resume` goes on.
+    """
+    from orchestrator.config import read_settings  # noqa: PLC0415
+
+    if (version is None) is not resume:
+        raise Rejected("say either --to VERSION, or --resume")
+    settings = read_settings(find_config(config))
+    if version is not None and not yes:
+        _confirm(settings, version)
+    from orchestrator.cli.logs import logger  # noqa: PLC0415
+
+    run = asyncio.run(_deploy(settings, version, reason, logger(log), quiet=log != "human"))
+    data = _report(settings, run)
+    emit(data, as_json=as_json, human=lambda: human_run(data))
+    sys.exit(0 if run.status == "succeeded" else HELD if run.status == "held" else NOT_SUCCEEDED)
+
+
+def _confirm(settings: Settings, version: str) -> None:
+    from orchestrator.cli.plan import human_plan, plan_of  # noqa: PLC0415
+
+    if not sys.stdin.isatty():
+        raise Rejected("nobody is there to ask: add --yes to deploy without a question")
+    plan = asyncio.run(plan_of(settings, version))
+    click.echo(human_plan(plan), err=True)
+    click.confirm("Deploy?", abort=True, err=True)
+
+
+async def _deploy(settings: Settings, version: str | None, reason: str, log: Log, *, quiet: bool) -> Run:
+    from orchestrator.bootstrap import open_orchestrator  # noqa: PLC0415
+    from orchestrator.operations.deploys import start_deploy, unfinished_deploy  # noqa: PLC0415
+
+    teller = Teller(log)
+    async with open_orchestrator(settings, teller) as (engine, world):
+        now = datetime.now(UTC)
+        if version is None:
+            run = await unfinished_deploy(engine.store, settings.service)
+        else:
+            name = f"deploy-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            run = await start_deploy(
+                engine.store, world, settings.policy, version, run=name, author=author(), reason=reason, now=now
+            )
+            await engine.start_run(run.id)
+        teller("carrying", run=run.id, evidence=f"to {version}" if version else "resumed")
+        ticker = asyncio.create_task(_never_silent(teller, engine, run.id)) if not quiet else None
+        try:
+            return await _ended_or_held(engine, run.id, resumed=version is None)
+        finally:
+            if ticker is not None:
+                ticker.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await ticker
+
+
+async def _ended_or_held(engine: Engine, run_id: str, *, resumed: bool) -> Run:
+    """Wait for the end, or until a person must choose. A resumed run gets a moment to take the orders that wait for it."""
+    ending = asyncio.create_task(engine.await_run(run_id))
+    grace_until = time.monotonic() + (2.0 if resumed else 0.0)
+    while not ending.done():
+        await asyncio.wait([ending], timeout=0.1)
+        run = await engine.store.load(run_id)
+        waits = bool((await engine.store.pending(run_id)).orders)
+        if run.status == "held" and not waits and time.monotonic() > grace_until and not ending.done():
+            ending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ending
+            return run
+    return ending.result()
+
+
+class Teller:
+    """Passes log lines on and knows when the last one was."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.last = time.monotonic()
+
+    def __call__(self, event: str, /, **fields: Any) -> None:  # noqa: ANN401
+        self.last = time.monotonic()
+        self._log(event, **fields)
+
+
+async def _never_silent(teller: Teller, engine: Engine, run_id: str) -> None:
+    """Progress on anything longer than two seconds; says so when a phase takes longer than three of four did before."""
+    while True:
+        await asyncio.sleep(0.5)
+        if time.monotonic() - teller.last < SILENCE_S:
+            continue
+        run = await engine.store.load(run_id)
+        if run.effect is None:
+            teller("waiting", run=run_id, evidence=f"the run is {run.status}")
+            continue
+        took = (datetime.now(UTC) - run.updated_at).total_seconds()
+        usual = (await engine.store.usual(run.service)).get(run.effect.kind)
+        late = f", longer than usual (p75 {seconds(usual.p75_s)})" if usual and took > usual.p75_s else ""
+        teller(f"{run.effect.kind}…", run=run_id, zone=run.effect.zone, evidence=f"for {seconds(took)}{late}")
+
+
+def _report(settings: Settings, run: Run) -> dict[str, Any]:
+    from orchestrator.bootstrap import place_of  # noqa: PLC0415
+    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+    from orchestrator.operations.status import describe_run, zone_phases  # noqa: PLC0415
+
+    with glance_at(place_of(settings)) as glance:
+        phases = zone_phases(glance.events(run.id))
+        data = describe_run(run, glance.usual(settings.service), datetime.now(UTC))
+    return {"schema": 1, "service": settings.service, **data, "phases": phases}

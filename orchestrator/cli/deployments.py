@@ -1,0 +1,116 @@
+"""`failout deployments list | show | pause | resume | abort | rollback`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import author, config_option, emit, find_config, options, seconds, table
+from orchestrator.cli.status import human_run
+
+
+@click.group("deployments")
+def command() -> None:
+    """Deploys: what they did, and telling a running one what to do."""
+
+
+@command.command("list")
+@config_option
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@options
+def list_(config: Path | None, limit: int, *, as_json: bool) -> None:
+    """List deploys, newest first."""
+    from orchestrator.operations.status import describe_run  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    runs = _glance(config, lambda g, service: [describe_run(r, {}, now) for r in g.runs(service, limit)])
+    rows = [(r["run"], r["target"], r["status"], r["started"][:19], seconds(r["seconds"]), r["author"]) for r in runs]
+    emit(
+        {"schema": 1, "runs": runs},
+        as_json=as_json,
+        human=lambda: table(rows, ("run", "to", "status", "started", "took", "by")) if rows else "no deploys yet",
+    )
+
+
+@command.command()
+@click.argument("run")
+@config_option
+@options
+def show(run: str, config: Path | None, *, as_json: bool) -> None:
+    """Show one deploy: zones, phases, and everything that happened."""
+    from orchestrator.operations.status import describe_run, zone_phases  # noqa: PLC0415
+
+    def look(glance: Any, service: str) -> dict[str, Any]:  # noqa: ANN401
+        records = glance.events(run)
+        events = [
+            {
+                "at": r.at.isoformat(),
+                "effect": r.effect.kind if r.effect else None,
+                "zone": r.event.zone,
+                "event": r.event.kind,
+                "seconds": round(r.duration_s, 3),
+                "evidence": r.event.evidence,
+            }
+            for r in records
+        ]
+        described = describe_run(glance.load(run), glance.usual(service), datetime.now(UTC))
+        return {"schema": 1, "service": service, **described, "phases": zone_phases(records), "events": events}
+
+    data = _glance(config, look)
+    emit(data, as_json=as_json, human=lambda: _human(data))
+
+
+def _human(data: dict[str, Any]) -> str:
+    rows = [
+        (e["at"][11:19], e["zone"] or "", e["event"], seconds(e["seconds"]) if e["seconds"] else "", e["evidence"])
+        for e in data["events"]
+    ]
+    return human_run(data) + "\n\n" + table(rows, ("at", "zone", "event", "took", "evidence"))
+
+
+def _glance(config: Path | None, look: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+    from orchestrator.engine.place import Place  # noqa: PLC0415
+
+    settings = read_settings(find_config(config))
+    with glance_at(Place.of(settings.database or settings.state)) as glance:
+        return look(glance, settings.service)
+
+
+def _order(kind: str, help_: str) -> None:
+    @command.command(kind, help=help_)
+    @click.argument("run")
+    @click.option("--reason", required=True, help="Why; it goes into the records.")
+    @config_option
+    @options
+    def give(run: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+        number = asyncio.run(_post(config, run, kind, reason))
+        data = {"schema": 1, "run": run, "order": number, "kind": kind}
+        told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
+        told += "   (if no process carries it: failout deploy --resume)"
+        emit(data, as_json=as_json, human=lambda: told)
+
+
+async def _post(config: Path | None, run: str, kind: str, reason: str) -> int:
+    from orchestrator.bootstrap import place_of  # noqa: PLC0415
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.engine.store import SqlStore  # noqa: PLC0415
+    from orchestrator.operations.deploys import order  # noqa: PLC0415
+
+    store = SqlStore(place_of(read_settings(find_config(config))))
+    try:
+        return await order(store, run, kind, author=author(), reason=reason, now=datetime.now(UTC))
+    finally:
+        store.close()
+
+
+_order("pause", "Stop between two steps; traffic stays where it is.")
+_order("resume", "Go on after a pause, or try again after a hold.")
+_order("abort", "Bring the zone that is out back at the version it had, and end.")
+_order("rollback", "Bring every zone back to the version it had, newest first, and end.")

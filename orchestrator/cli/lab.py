@@ -1,0 +1,169 @@
+"""`failout lab up | down | status | traffic | fail | heal`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli.common import HOME, emit, options, table
+
+name_option = click.option("--name", default="default", show_default=True, help="Which lab; several can be up.")
+
+
+@click.group("lab")
+def command() -> None:
+    """Labs: emulated AWS and Azure over real processes, real load balancers and real traffic, on loopback addresses."""
+
+
+@command.command()
+@name_option
+@click.option(
+    "--aws", multiple=True, default=("us-east-1:3",), show_default=True, help="REGION[:ZONES]; repeat; '' for none."
+)
+@click.option(
+    "--azure", multiple=True, default=("eastus:3",), show_default=True, help="REGION[:ZONES]; repeat; '' for none."
+)
+@click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Instances in each zone.")
+@click.option("--version", default="v1", show_default=True, help="Version that runs at first.")
+@click.option("--retries/--strict", default=False, help="Let load balancers retry. Strict shows users every mistake.")
+@click.option(
+    "--ttl", "ttl_s", type=click.IntRange(1, 60), default=5, show_default=True, help="TTL of the DNS, seconds."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@options
+def up(
+    name: str,
+    aws: tuple[str, ...],
+    azure: tuple[str, ...],
+    instances: int,
+    version: str,
+    ttl_s: int,
+    seed: int,
+    *,
+    retries: bool,
+    as_json: bool,
+) -> None:
+    """Raise a lab; it stays up until `failout lab down`."""
+    from orchestrator.lab.blueprint import Blueprint, parse_regions  # noqa: PLC0415
+    from orchestrator.lab.client import control, folder_of, raise_lab  # noqa: PLC0415
+
+    folder = folder_of(HOME, name).resolve()
+    blueprint = Blueprint(
+        name=name,
+        regions=parse_regions([r for r in aws if r], [r for r in azure if r]),
+        instances=instances,
+        version=version,
+        strict=not retries,
+        seed=seed,
+        ttl_s=ttl_s,
+    )
+    began = time.monotonic()
+    raise_lab(folder, blueprint, lambda text: click.echo(f"lab {name}: {text}", err=True), with_parent=False)
+    status_ = control(folder, "/status")
+    took = time.monotonic() - began
+    emit(status_, as_json=as_json, human=lambda: _up(folder, status_, took))
+
+
+def _up(folder: Path, status_: dict[str, Any], took_s: float) -> str:
+    count = len(status_["instances"])
+    return (
+        f"lab {status_['name']} is up after {took_s:.1f} s: {count} instances, DNS {status_['dns']}\n"
+        f"next: failout lab traffic --name {status_['name']} --seconds 60 &   then   failout deploy --to v2\n"
+        f"its files: {folder}"
+    )
+
+
+@command.command()
+@name_option
+@options
+def down(name: str, *, as_json: bool) -> None:
+    """Take a lab down with every process of it; its records stay."""
+    from orchestrator.lab.client import folder_of, take_down  # noqa: PLC0415
+
+    folder = folder_of(HOME, name).resolve()
+    take_down(folder)
+    emit(
+        {"schema": 1, "name": name, "down": True},
+        as_json=as_json,
+        human=lambda: f"lab {name} is down; records: {folder}",
+    )
+
+
+@command.command()
+@name_option
+@options
+def status(name: str, *, as_json: bool) -> None:
+    """Show the lab's instances, faults and load-balancer counts."""
+    from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
+
+    data = control(folder_of(HOME, name).resolve(), "/status")
+    emit(data, as_json=as_json, human=lambda: _status(data))
+
+
+def _status(data: dict[str, Any]) -> str:
+    rows = [
+        (i["zone"], i["id"], i["address"], i["version"], i["process"], str(i["in_flight"]))
+        for i in sorted(data["instances"], key=lambda i: (i["zone"], i["address"]))
+    ]
+    told = [f"lab {data['name']} ({'strict' if data['strict'] else 'retries on'}), DNS {data['dns']}"]
+    told += [f"{zone} is broken: {mode}" for zone, mode in data["faults"].items()]
+    return "\n".join(told) + "\n\n" + table(rows, ("zone", "instance", "address", "version", "process", "in flight"))
+
+
+@command.command()
+@click.argument("zone")
+@click.option(
+    "--mode", type=click.Choice(["kill", "blackhole", "slow", "errors", "partition"]), default="kill", show_default=True
+)
+@name_option
+@options
+def fail(zone: str, mode: str, name: str, *, as_json: bool) -> None:
+    """Break ZONE until it is healed."""
+    from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
+
+    control(folder_of(HOME, name).resolve(), "/fail", {"zone": zone, "mode": mode})
+    emit(
+        {"schema": 1, "zone": zone, "mode": mode},
+        as_json=as_json,
+        human=lambda: f"{zone} is broken: {mode}; next: failout lab heal {zone}",
+    )
+
+
+@command.command()
+@click.argument("zone")
+@name_option
+@options
+def heal(zone: str, name: str, *, as_json: bool) -> None:
+    """End the fault of ZONE; what was killed starts again."""
+    from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
+
+    control(folder_of(HOME, name).resolve(), "/heal", {"zone": zone})
+    emit({"schema": 1, "zone": zone, "mode": None}, as_json=as_json, human=lambda: f"{zone} is healed")
+
+
+@command.command()
+@name_option
+@click.option(
+    "--rate", type=click.FloatRange(1, 5000), default=300.0, show_default=True, help="Requests a second, open loop."
+)
+@click.option("--seconds", type=click.FloatRange(1, 86400), help="End after this long; default: at Ctrl-C.")
+@click.option("--curve", type=click.Choice(["constant", "day"]), default="constant", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@options
+def traffic(name: str, rate: float, seconds: float | None, curve: str, seed: int, *, as_json: bool) -> None:
+    """Send users' requests to the lab and log each one; prints a summary at its end."""
+    from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
+    from orchestrator.lab.demo import traffic_command  # noqa: PLC0415
+
+    folder = folder_of(HOME, name).resolve()
+    log = folder / f"requests-{time.strftime('%Y%m%d-%H%M%S')}.csv"
+    dns = control(folder, "/status")["dns"]
+    args = traffic_command(dns, log, rate=rate, seed=seed, seconds=seconds, curve=curve, progress=not as_json)
+    click.echo(f"every request is logged in {log}", err=True)
+    code = subprocess.call(args)  # noqa: S603 - our own module
+    sys.exit(code)
