@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import partial
 from math import ceil
 
-from orchestrator.core.errors import NoCapacity, Rejected
+from orchestrator.core.errors import NoCapacity, Rejected, Transient
 from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
@@ -338,6 +338,9 @@ class SimAgent:
         boxes = [box for box in map(self._reach, peers) if box is not None]
         parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in boxes]
         await self.wire.write("agent.admit", _about(peers), parts, None)
+        dark = [peer for peer in peers if self._reach(peer) is None]
+        if dark:
+            raise Transient(f"{_about(dark)} did not take its admission flag")
 
 
 def _about(peers: Sequence[Peer]) -> str:
