@@ -165,6 +165,8 @@ def _config(url: str, executor: str) -> DBOSConfig:
         "application_version": APPLICATION_VERSION,
         "executor_id": executor,
         "serializer": JsonOnly(),
+        # Nothing here listens to DBOS's notifications, but closing waits for one tick of it: a second, by default.
+        "notification_listener_polling_interval_sec": 0.1,
         "log_level": "WARNING",
         "enable_otlp": False,
     }

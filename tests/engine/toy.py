@@ -17,6 +17,10 @@ from typing import Any
 
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json
+from orchestrator.engine.carry import Interrupted
+from orchestrator.engine.place import Place
+from orchestrator.engine.runtime import Carried, open_engine
+from orchestrator.ports import Fence
 
 STEPS = ("drain", "upgrade", "restore")
 
@@ -76,18 +80,23 @@ class ToyMachine:
 
 
 class FileWorld:
-    """Each effect appends a line to `log` and makes a file; both ends idempotent, as a cloud's are."""
+    """Each effect makes a file, idempotently as a cloud would; `log` has a line for each time it was performed."""
 
     def __init__(self, folder: Path, die: str | None = None) -> None:
         self.folder = folder
         self._die = die
 
+    def log(self, event: str, /, **fields: Any) -> None:
+        if event == "effect-began":
+            self._point(f"intended-{fields['step']}")
+        if event.endswith("-done"):
+            self._point(f"committed-{fields['step']}")
+
     def _point(self, name: str) -> None:
         if self._die == name:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def perform(self, state: Toy, effect: Effect, fence: Any, interrupted: Any) -> Event:
-        self._point(f"before-{effect.kind}")
+    async def perform(self, state: Toy, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
         with (self.folder / "log").open("a") as log:
             log.write(f"{effect.kind} {fence.number}\n")
         self._point(f"during-{effect.kind}")
@@ -98,28 +107,23 @@ class FileWorld:
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    from orchestrator.engine.place import Place
-    from orchestrator.engine.runtime import Carried, open_engine
-
     world = FileWorld(arguments.world, arguments.die)
     kinds = {"toy": Carried(ToyMachine(), world)}
-    async with open_engine(Place.of(arguments.state), lambda _: kinds) as engine:
-        if not await engine.store.unfinished():
+    async with open_engine(Place.of(arguments.state), lambda _: kinds, log=world.log) as engine:
+        if not await engine.store.runs():
             now = datetime.now(UTC)
             await engine.store.create_run(
                 arguments.run, "gates", "toy", ToyMachine().dump(Toy()), "active", author="test", reason="", now=now
             )
             await engine.start_run(arguments.run)
-        print("running", flush=True)
         run = await engine.await_run(arguments.run)
-    print(run.status, flush=True)
+    sys.stdout.write(run.status)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("state", type=Path)
+    parser.add_argument("state")
     parser.add_argument("world", type=Path)
     parser.add_argument("run")
     parser.add_argument("--die")
     asyncio.run(main(parser.parse_args()))
-    sys.exit(0)

@@ -1,0 +1,56 @@
+"""The engine on PostgreSQL does what it does on files: kill -9, start again, one end; one executor of a name."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import postgres_server
+import pytest
+
+from orchestrator.core.errors import Rejected
+from orchestrator.engine.glance import glance_at
+from orchestrator.engine.place import Place
+from orchestrator.engine.store import SqlStore
+
+TOY = Path(__file__).parents[1] / "engine" / "toy.py"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with postgres_server.server() as server, postgres_server.database(server) as database:
+        yield database
+
+
+def test_killed_in_an_effect_and_started_again_the_run_ends(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(TOY), url, str(tmp_path), "r1"]
+    killed = subprocess.run([*command, "--die", "during-upgrade"], capture_output=True, timeout=60, check=False)
+    assert -signal.SIGKILL == killed.returncode, killed.stderr
+    resumed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "succeeded" == resumed.stdout, resumed.stderr
+    assert ["drain 0", "upgrade 1", "upgrade 1", "restore 1"] == (tmp_path / "log").read_text().splitlines()
+    with glance_at(Place.of(url)) as glance:
+        assert ["drain-done", "upgrade-done", "restore-done"] == [r.event.kind for r in glance.events("r1")]
+        assert (2, "succeeded") == (glance.load("r1").epoch, glance.load("r1").status)
+        assert ["r1"] == [run.id for run in glance.runs("gates", limit=5)]
+
+
+def test_two_live_executors_do_not_share_a_name(url: str) -> None:
+    first, second = SqlStore(Place.of(url)), SqlStore(Place.of(url))
+    with first.as_executor("east"):
+        with pytest.raises(Rejected, match="'east' is running already"), second.as_executor("east"):
+            pass
+        with second.as_executor("west"):
+            pass
+    with second.as_executor("east"):
+        pass
+    first.close()
+    second.close()
+
+
+def test_a_database_that_cannot_be_reached_is_said_in_one_line() -> None:
+    with pytest.raises(Rejected, match="state database: "), glance_at(Place.of("postgresql://127.0.0.1:1/none")):
+        pass
