@@ -220,15 +220,22 @@ def _activities(self: AutoScalingResponse) -> ActionResult:
     return ActionResult({"Activities": [activity for group in groups for activity in group.activities][:100]})
 
 
-def _delete_group(self: asg.AutoScalingBackend, group_name: str) -> None:
-    """Refuse while it has instances, as AWS does without ForceDelete; moto forgets them."""
-    group = group_named(self, group_name)
-    if group.instance_states:
+def _delete_group(self: AutoScalingResponse) -> ActionResult:
+    """Refuse while the group has instances, unless forced, as AWS does; moto forgets them."""
+    group = _group(self)
+    if group.instance_states and not self._get_bool_param("ForceDelete", False):
         raise AutoscalingClientError(
             "ResourceInUse",
             "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.",
         )
-    self.autoscaling_groups.pop(group_name, None)
+    if group.instance_states:
+        group.ec2_backend.terminate_instances([m.id for m in group.members])
+    self.autoscaling_backend.autoscaling_groups.pop(group.name)
+    return EmptyResult()
+
+
+def _not_in_the_lab(*_: Any, **__: Any) -> ActionResult:
+    raise ValidationError("The lab's Auto Scaling groups only have instances that they launched")
 
 
 class Groups(OrderedDict[str, Any]):
@@ -266,9 +273,11 @@ def install() -> None:
     override(backend, "terminate_instance", _terminate_instance)
     override(backend, "enter_standby_instances", _enter_standby)
     override(backend, "exit_standby_instances", _exit_standby)
-    override(backend, "delete_auto_scaling_group", _delete_group)
     override(AutoScalingResponse, "describe_load_balancer_target_groups", _describe_target_groups)
     override(AutoScalingResponse, "describe_scaling_activities", _activities)
+    override(AutoScalingResponse, "delete_auto_scaling_group", _delete_group)
+    override(AutoScalingResponse, "attach_instances", _not_in_the_lab)
+    override(AutoScalingResponse, "detach_instances", _not_in_the_lab)
     add(AutoScalingResponse, "start_instance_refresh", _start)
     add(AutoScalingResponse, "describe_instance_refreshes", _describe)
     add(AutoScalingResponse, "cancel_instance_refresh", _cancel)

@@ -16,11 +16,19 @@ FIRST_NODE = 10
 
 
 def region(name: str) -> DesiredRegion:
+    """Return what the region's machines and load balancers should be; what is not on 127/8 is not the lab's.
+
+    A load balancer serves on FRONT_PORT of its nodes, whatever port its listener names.
+    """
     machines = {i.id: i for i in ec2.instances(ec2_backends[ACCOUNT][name]) if str(i.private_ip).startswith("127.")}
     running = [m for i in machines.values() if ec2.is_alive(i) and (m := _machine(i)) is not None]
     balancers = list(elbv2_backends[ACCOUNT][name].load_balancers.values())
-    fronts = [_front(b, name, machines) for b in balancers if b.type == "application"]
+    fronts = [_front(b, name, machines) for b in balancers if b.type == "application" and _in_lab(b)]
     return DesiredRegion(f"aws/{name}", tuple(running), tuple(fronts))
+
+
+def _in_lab(balancer: FakeLoadBalancer) -> bool:
+    return all(str(subnet.cidr.network_address).startswith("127.") for subnet in balancer.subnets)
 
 
 def _machine(instance: Instance) -> DesiredInstance | None:

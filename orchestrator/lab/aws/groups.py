@@ -21,7 +21,6 @@ from moto.ec2.models.launch_templates import LaunchTemplateVersion
 from moto.elbv2.exceptions import TargetGroupNotFoundError
 from moto.moto_api._internal import mock_random
 
-from orchestrator.lab.aws import ec2
 from orchestrator.lab.aws.refresh import Refresh
 from orchestrator.lab.aws.targets import TargetGroup
 from orchestrator.lab.aws.world import here, now
@@ -139,6 +138,8 @@ class Group(asg.FakeAutoScalingGroup):
     # What the service does by itself.
 
     def tick(self) -> None:
+        existing = self.autoscaling_backend.elbv2_backend.target_groups
+        self.target_group_arns = [arn for arn in self.target_group_arns if arn in existing]
         self.removing = {arn: until for arn, until in self.removing.items() if until > now()}
         for member in self.members:
             self._advance(member)
@@ -173,7 +174,7 @@ class Group(asg.FakeAutoScalingGroup):
             if not self.suspended("AddToLoadBalancer"):
                 for arn in self.target_group_arns:
                     self._register(member, arn)
-        elif member.lifecycle_state == TERMINATING and ec2.is_alive(member.instance):
+        elif member.lifecycle_state == TERMINATING and state in ("pending", "running", "stopped"):
             if (member.drained_at or 0.0) <= now():
                 self.ec2_backend.terminate_instances([member.id])
         elif state == "terminated":
@@ -189,9 +190,10 @@ class Group(asg.FakeAutoScalingGroup):
             member.sick_at = None
             return
         member.sick_at = member.sick_at or now()
-        in_grace = now() < member.in_service_at + float(self.health_check_grace_period or 0)
+        if now() < member.in_service_at + float(self.health_check_grace_period or 0):
+            return
         if member.health_status == "Healthy":
-            if in_grace or now() < member.sick_at + here().times.status_check_s:
+            if now() < member.sick_at + here().times.status_check_s:
                 return
             member.health_status = "Unhealthy"
         if not self.suspended("ReplaceUnhealthy") and not self.suspended("Terminate"):

@@ -28,7 +28,8 @@ _running = threading.Lock()
 class EmulatedAws:
     """AWS for the lab on 127.0.0.1. One at a time per process, for moto keeps its state in the process.
 
-    `regions` are those that the data plane is told about; the API serves any. `seed` makes ids repeat.
+    `regions` are those that live; the API answers for any, but nothing happens there. `seed` makes ids repeat, as far as
+    calls come in the same order. `middlewares`: see server.Server. Not to be started again once stopped.
     """
 
     def __init__(

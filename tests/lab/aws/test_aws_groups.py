@@ -134,6 +134,22 @@ def test_an_instance_in_standby_leaves_traffic_and_keeps_running(world: AwsWorld
     eventually(lambda: one in {m.instance for m in world.members("steady")})
 
 
+def test_a_stopped_instance_is_replaced(world: AwsWorld) -> None:
+    stopped = world.desired("1a")[0].id
+    world.ec2.stop_instances(InstanceIds=[stopped])
+    eventually(lambda: stopped not in {i["InstanceId"] for i in world.group()["Instances"]})
+    eventually(lambda: ["InService", "InService"] == world.lifecycle())
+
+
+def test_a_group_with_instances_is_deleted_by_force_only(world: AwsWorld) -> None:
+    with pytest.raises(ClientError) as error:
+        world.autoscaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP)
+    assert "ResourceInUse" == error.value.response["Error"]["Code"]
+    world.autoscaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
+    assert [] == world.desired("1a")
+    assert [] == world.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])["AutoScalingGroups"]
+
+
 def test_no_capacity_is_an_activity_that_says_so(world: AwsWorld) -> None:
     world.aws.limit_capacity("us-east-1a", 2)
     world.autoscaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=3)

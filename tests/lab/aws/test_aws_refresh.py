@@ -76,6 +76,14 @@ def test_auto_rollback_brings_the_old_version_back(world: AwsWorld) -> None:
     assert ["v1", "v1"] == [i.version for i in world.desired("1a")]
 
 
+def test_a_rollback_fails_when_the_old_version_does_not_get_well_either(world: AwsWorld) -> None:
+    world.machines.sick.add("v2")
+    world.refresh(world.new_version("v2"), AutoRollback=True)
+    eventually(lambda: "RollbackInProgress" == world.last_refresh()["Status"])
+    world.machines.sick.add("v1")
+    assert "RollbackFailed" == world.refreshed()["Status"]
+
+
 def test_auto_rollback_needs_a_numbered_version(world: AwsWorld) -> None:
     with pytest.raises(ClientError) as error:
         world.refresh("$Latest", AutoRollback=True)
