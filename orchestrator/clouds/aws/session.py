@@ -73,7 +73,7 @@ class Clients:
 
 
 class AwsSession:
-    """Every call to AWS of one process. `calls` counts what was sent, attempts included: "ec2.DescribeInstances" -> 12."""
+    """Every call to AWS of one process. `calls` counts what was sent, attempts included: "auto-scaling.SuspendProcesses" -> 2."""
 
     def __init__(self, keys: Keys | None = None) -> None:
         self.calls: Counter[str] = Counter()
@@ -131,8 +131,14 @@ class AwsEndpoint:
 
     def __init__(self, session: AwsSession, region: str, endpoint_url: str | None) -> None:
         self._session = session
-        self._readers = Clients(lambda service: session.make_client(service, region, endpoint_url, READ_ATTEMPTS))
         self._writers = Clients(lambda service: session.make_client(service, region, endpoint_url, 1))
+
+        def reader(service: str) -> Any:  # noqa: ANN401
+            # Every write follows a read of its service: its client is made here and not between fence and write.
+            getattr(self._writers, service)
+            return session.make_client(service, region, endpoint_url, READ_ATTEMPTS)
+
+        self._readers = Clients(reader)
 
     async def read(self, where: str, call: str, work: Callable[[Clients], T]) -> T:
         return await self._session.in_thread(lambda: _translated(self._readers, where, call, work))

@@ -122,17 +122,15 @@ def zone_seen(front: FrontSeen, zone: str) -> ZoneSeen:
     """Tell one zone's traffic. A load balancer group without a healthy target fails open: then all of its targets take."""
     steady, ramp = front.steady.get(zone, NONE), front.ramp.get(zone, NONE)
     taking = _taking(front.steady, front.weights.steady, zone) | _taking(front.ramp, front.weights.ramp, zone)
-    placement: Placement | None
-    share: float | None
-    match steady.present, ramp.present:
-        case False, False:
-            placement, share, healthy = Placement.OUT, 0.0, frozenset[str]()
-        case True, False:
-            placement, share, healthy = Placement.STEADY, 1.0, steady.healthy
-        case False, True:
-            placement, share, healthy = Placement.RAMP, front.share(zone), ramp.healthy
-        case _:
-            placement, share, healthy = None, None, steady.healthy & ramp.healthy
+    placement: Placement | None = None
+    share: float | None = None
+    healthy = steady.healthy & ramp.healthy
+    if not steady.present and not ramp.present:
+        placement, share = Placement.OUT, 0.0
+    elif steady.attached and not ramp.present:
+        placement, share, healthy = Placement.STEADY, 1.0, steady.healthy
+    elif ramp.attached and not steady.present:
+        placement, share, healthy = Placement.RAMP, front.share(zone), ramp.healthy
     draining = len(steady.draining | ramp.draining)
     return ZoneSeen(placement, share, len(taking), draining, len(healthy), front.instances.get(zone, 0))
 
