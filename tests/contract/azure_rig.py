@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from contract_rig import until
 
 from orchestrator.clouds.azure.arm import Azure
 from orchestrator.clouds.azure.fleet import AzureFleet
@@ -18,6 +22,7 @@ from orchestrator.core.release import Image
 from orchestrator.core.topology import GlobalTier, Region, Zone
 from orchestrator.lab.azure import EmulatedAzure, RegionPlan, provision
 from orchestrator.lab.azure.client import LabCredential, clients
+from orchestrator.lab.azure.state import World
 from orchestrator.lab.model import DesiredRegion, Process, SeenRegion
 from orchestrator.ports import Peer
 
@@ -43,6 +48,9 @@ class Machines(threading.Thread):
         while not self._over.wait(0.05):
             for region in self._azure.desired():
                 self._azure.observe(self._seen(region))
+
+    async def told(self) -> bool:
+        return bool(self.running)
 
     def stop(self) -> None:
         self._over.set()
@@ -181,9 +189,9 @@ def provision_profile(url: str, region: dict[str, Any], subscription_id: str) ->
     made.close()
 
 
-@contextmanager
-def azure_rig() -> Iterator[AzureRig]:
-    """Open a region of three zones, three instances each, all steady."""
+@functools.cache
+def provisioned() -> tuple[World, dict[str, Any]]:
+    """Provision once: the state of an Azure with a region of three zones, three instances each, and its document."""
     emulated = EmulatedAzure({"eastus": BLOCK}, rate_limits=False)
     url = emulated.start()
     machines = Machines(emulated)
@@ -191,9 +199,28 @@ def azure_rig() -> Iterator[AzureRig]:
     try:
         document = provision(url, emulated.subscription_id, RegionPlan("eastus", BLOCK, "v1", instances_max=4))
         provision_profile(url, document, emulated.subscription_id)
-        rig = AzureRig(emulated, machines, document)
-        yield rig
-        rig.azure.close()
     finally:
+        machines.stop()
+        emulated.stop()
+    return emulated._world, document
+
+
+@contextmanager
+def azure_rig() -> Iterator[AzureRig]:
+    """Open a copy of what was provisioned: all steady."""
+    world, document = provisioned()
+    emulated = EmulatedAzure({"eastus": BLOCK}, rate_limits=False)
+    copied = copy.deepcopy(world)
+    for name in ("groups", "network", "balancers", "scale_sets", "profiles"):
+        setattr(emulated._world, name, getattr(copied, name))
+    document = {**document, "api": {"endpoint_url": emulated.start()}}
+    machines = Machines(emulated)
+    machines.start()
+    rig = AzureRig(emulated, machines, document)
+    try:
+        asyncio.run(until(rig, machines.told, bool, "the machines run"))
+        yield rig
+    finally:
+        rig.azure.close()
         machines.stop()
         emulated.stop()

@@ -63,9 +63,11 @@ class Look:
     def upgraded(self) -> int:
         return sum(_on_model(m) and _state(m) == "Succeeded" for m in self.machines)
 
+    def changing(self) -> bool:
+        return bool(self.model.properties and self.model.properties.provisioning_state in BUSY)
+
     def busy(self) -> bool:
-        own = self.model.properties.provisioning_state if self.model.properties else None
-        return own in BUSY or any(_state(m) in BUSY for m in self.machines)
+        return self.changing() or any(_state(m) in BUSY for m in self.machines)
 
 
 class AzureFleet:
@@ -111,7 +113,7 @@ class AzureFleet:
             )
         elif (await self._progress(zone, UPGRADE)).running:
             return
-        await self._settled(zone, PATCH_MODEL)
+        await self._settled(zone, PATCH_MODEL, lambda look: not look.changing())
         seen = await self._look(zone)
         names = [str(machine.vm.instance_id) for machine in seen.behind()]
         if names:
@@ -120,7 +122,7 @@ class AzureFleet:
     async def replacement(self, zone: Zone) -> Replacement:
         upgrade, seen = await asyncio.gather(self._progress(zone, UPGRADE), self._look(zone))
         done, total = seen.upgraded(), len(seen.machines)
-        running = upgrade.running or seen.busy()
+        running = seen.busy() or (upgrade.running and done < total)  # an operation that never ends is not believed
         failure = None
         if not running and (done < total or total == 0):
             failure = (
@@ -154,7 +156,8 @@ class AzureFleet:
             fence,
             lambda c, m: _service_state(c, m, place, action),
         )
-        await self._settled(zone, SET_REPAIRS)
+        wanted = "Suspended" if action == "Suspend" else "Running"
+        await self._settled(zone, SET_REPAIRS, lambda look: look.repairs == wanted)
 
     def _place(self, zone: Zone) -> Place:
         return scale_set(self._azure, self._regions[zone.id], zone)
@@ -186,8 +189,11 @@ class AzureFleet:
         token = self._operations.get(_key(zone, call))
         return await self._place(zone).arm.progress(token, zone.id) if token else Progress(known=False)
 
-    async def _settled(self, zone: Zone, call: str) -> None:
-        """Wait a moment for a small operation that must come first. Raises Transient when it runs on, or failed."""
+    async def _settled(self, zone: Zone, call: str, so: Callable[[Look], bool]) -> None:
+        """Wait a moment for a small operation that must come first, done by its own word or when it is `so`.
+
+        Raises Transient when it runs on, or failed.
+        """
         for _ in range(int(SETTLE_S / POLL_S)):
             progress = await self._progress(zone, call)
             if progress.code:
@@ -196,7 +202,8 @@ class AzureFleet:
             if not progress.running:
                 return
             await asyncio.sleep(POLL_S)
-        raise Transient(f"azure {call} for {zone.id} is still at work", retry_after_s=progress.retry_after_s)
+        if not so(await self._look(zone)):
+            raise Transient(f"azure {call} for {zone.id} is still at work", retry_after_s=progress.retry_after_s)
 
 
 def _key(zone: Zone, call: str) -> str:

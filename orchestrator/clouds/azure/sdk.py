@@ -1,16 +1,14 @@
 """How we use the Azure SDK: its clients, its retries and its long-running operations. Imported on a thread (see arm.py).
 
-Writes are never repeated by the client: the fence must be read again before each (I1). Reads are repeated once. A wait
-that ARM asks for is left to the caller, so no call outlives a takeover's grace (3 s).
+Writes are never repeated by the client: the fence must be read again before each (I1), and none outlives a takeover's
+grace (3 s). Reads are repeated once when Azure could not be reached or failed. Waits that ARM asks for are the caller's.
 """
 
 from __future__ import annotations
 
-import time
-from functools import cached_property
 from typing import Any
 
-from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
+from azure.core.credentials import TokenCredential
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
@@ -26,48 +24,41 @@ from orchestrator.clouds.azure.errors import retry_after_s
 
 CONNECT_S = 0.8
 READ_S = 2.0
-READ_RETRIES = 1
 NOT_FOUND = 404
 RETRIED = frozenset({500, 502, 503, 504})
 
 
 class Clients:
-    """One set for a subscription and an endpoint; each client is made at its first use."""
+    """One set for a subscription and an endpoint."""
 
     def __init__(self, subscription_id: str, endpoint_url: str, credential: TokenCredential | None) -> None:
         if credential is None:
             from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (0.4 s, and the lab never needs it)
 
             credential = DefaultAzureCredential()
-        self._who = (credential, subscription_id)
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "base_url": endpoint_url,
             "credential_scopes": [f"{endpoint_url}/.default"],
             "connection_timeout": CONNECT_S,
             "read_timeout": READ_S,
             "retry_policy": ReadsOnly(
-                retry_total=READ_RETRIES, retry_on_methods=["GET"], retry_backoff_factor=0.2, retry_backoff_max=0.5
+                retry_total=1,
+                retry_connect=1,
+                retry_status=1,
+                retry_read=0,
+                retry_on_methods=["GET"],
+                retry_backoff_max=0.2,
             ),
         }
         if endpoint_url.startswith("http://"):
-            self._options["per_call_policies"] = [PlainHttp()]
-
-    @cached_property
-    def compute(self) -> ComputeManagementClient:
-        return ComputeManagementClient(*self._who, **self._options)
-
-    @cached_property
-    def network(self) -> NetworkManagementClient:
-        return NetworkManagementClient(*self._who, **self._options)
-
-    @cached_property
-    def traffic_manager(self) -> TrafficManagerManagementClient:
-        return TrafficManagerManagementClient(*self._who, **self._options)
+            options["per_call_policies"] = [PlainHttp()]
+        self.compute = ComputeManagementClient(credential, subscription_id, **options)
+        self.network = NetworkManagementClient(credential, subscription_id, **options)
+        self.traffic_manager = TrafficManagerManagementClient(credential, subscription_id, **options)
 
     def close(self) -> None:
-        for name in ("compute", "network", "traffic_manager"):
-            if name in self.__dict__:
-                self.__dict__[name].close()
+        for client in (self.compute, self.network, self.traffic_manager):
+            client.close()
 
 
 class ReadsOnly(RetryPolicy[Any, Any]):
@@ -88,19 +79,6 @@ class PlainHttp(SansIOHTTPPolicy[Any, Any]):
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
         request.context.options.setdefault("enforce_https", False)
-
-
-class StaticToken:
-    """A credential for an emulated endpoint: the token is handed over as it is."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
-        return AccessToken(self._token, int(time.time()) + 3600)
-
-    def get_token_info(self, *_scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:  # noqa: ARG002
-        return AccessTokenInfo(self._token, int(time.time()) + 3600)
 
 
 class Started(PollingMethod[str]):

@@ -131,8 +131,9 @@ class AzureTraffic:
         """Ask the scale sets whose addresses these are. An address that is nobody's of ours stays as it is, for ever."""
         for zone in region.zones:
             for machine in await self._machines.of(scale_set(self._azure, region, zone)):
-                seat = Seat(machine.name, machine.address, zone.id, AdminState.NONE)
-                self._seats.update({key: seat for key in (machine.nic, machine.address) if key})
+                if machine.address:
+                    seat = Seat(machine.name, machine.address, zone.id, AdminState.NONE)
+                    self._seats |= {machine.nic: seat, machine.address: seat}
 
     def _known(self, zones: Iterable[str]) -> list[Seat]:
         """The instances seen last, for when Azure does not answer: enough to empty a zone through its instances."""
