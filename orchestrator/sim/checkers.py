@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.sim import load
-from orchestrator.sim.truth import Box, Life, ZoneTruth
+from orchestrator.sim.truth import Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
@@ -139,7 +139,7 @@ class CarriesTheLoad(Checker):
     max_utilisation: float = 0.75
     moment_s: float = 1.0
     acted_at_s: float = float("-inf")
-    _above_since: dict[str, float] = field(default_factory=dict)
+    _above: dict[str, tuple[float, float]] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
 
     def look(self, world: World) -> None:
@@ -151,16 +151,21 @@ class CarriesTheLoad(Checker):
         excused = world.disturbed_at_s >= self.acted_at_s - DETECT_S
         for zone_id, zone in world.zones.items():
             carries = zone.serving * zone.zone.rps_per_instance
+            if self._beyond_all(zone.region):
+                carries = 0.0  # the whole region, all zones in, would be used beyond the bound: users did that
             used = zone.rps / carries if carries else 0.0
-            above = used > self.max_utilisation + SLACK
-            since_s = self._above_since.get(zone_id, world.now_s)
+            since_s, worst = self._above.get(zone_id, (world.now_s, 0.0))
             if not excused and (used > 1.0 or world.now_s - since_s > self.moment_s):
-                self.report(world, zone_id, f"{zone.rps:.0f}/s on {zone.serving} instances is {used:.2f}")
-            if above and not excused:
-                self._above_since.setdefault(zone_id, world.now_s)
+                self.report(world, zone_id, f"used {max(used, worst):.2f}, now {zone.rps:.0f}/s on {zone.serving}")
+            if used > self.max_utilisation + SLACK and not excused:
+                self._above[zone_id] = (since_s, max(used, worst))
             else:
-                self._above_since.pop(zone_id, None)
+                self._above.pop(zone_id, None)
                 self.clear(zone_id)
+
+    def _beyond_all(self, region: RegionTruth) -> bool:
+        whole_rps = sum(z.zone.instances * z.zone.rps_per_instance for z in region.zones)
+        return region.rps > self.max_utilisation * whole_rps
 
 
 class NoReplacementUnderTraffic(Checker):
@@ -234,7 +239,7 @@ class NobodyNotices(Checker):
     """I16, and the product's promise: in a world without faults no request is lost, whoever crashes and whenever.
 
     Only judges calm scenarios: lost calls and dead orchestrators, but sound zones and a sound version. Does not
-    verify: latency.
+    verify: latency, or overload, which is I3's.
     """
 
     rule: ClassVar[str] = "I16"
@@ -244,7 +249,7 @@ class NobodyNotices(Checker):
         if not self.calm:
             return
         self.exercised += 1
-        harmed = sum(world.ledger.harmed.values())
+        harmed = sum(lost for why, lost in world.ledger.harmed.items() if why != "overload")
         if harmed > 0.5:
             self.report(world, "", f"{harmed:.1f} requests lost")
 
@@ -262,5 +267,6 @@ def all_checkers(policy: DeployPolicy, *, calm: bool) -> list[Checker]:
 
 def watch(world: World, checkers: Iterable[Checker]) -> None:
     for checker in checkers:
+        checker.look(world)
         world.watchers.append(checker.look)
         world.on_replaced.append(checker.replaced)

@@ -25,7 +25,7 @@ class Fault(StrEnum):
     THROTTLED = "throttled"
     DUPLICATE = "duplicate"  # a write arrives twice
     HALF_WAY = "half-way"  # a write of several parts stops in the middle
-    STALE = "stale"  # a read answers what was true before
+    STALE = "stale"  # a control plane's read answers what was true before; instances and agents never do
     SLOW = "slow"
     KILL_BEFORE = "kill-before"
     KILL_AFTER = "kill-after"
@@ -60,6 +60,8 @@ class Faults:
         if drawn is None and self.rates and not self.healed and (not self.only or name.startswith(self.only)):
             drawn = self._draw()
         if drawn is None or drawn in (READ_FAULTS if write else WRITE_FAULTS):
+            return None
+        if drawn is Fault.STALE and name.startswith("agent."):
             return None
         self.injected[drawn] = self.injected.get(drawn, 0) + 1
         return drawn

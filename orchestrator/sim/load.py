@@ -193,4 +193,4 @@ def account(region: RegionTruth, now_s: float, ledger: Ledger) -> None:
         if failed:
             ledger.harmed[flow.cause] += failed
         elif flow.over_rps:
-            ledger.harmed[flow.cause] += flow.over_rps * seconds
+            ledger.harmed["overload"] += flow.over_rps * seconds

@@ -6,15 +6,18 @@ A history has three parts: trouble, then healing, then convergence is demanded. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from random import Random
+from time import perf_counter
 from typing import Any, cast
 
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.errors import Rejected, Transient
 from orchestrator.core.guards import order_of_zones
+from orchestrator.core.machine import Json
 from orchestrator.core.release import Image, Release
 from orchestrator.core.traffic import STEADY, DesiredTraffic
 from orchestrator.engine.carry import carry
@@ -200,6 +203,10 @@ class History:
     # Trouble, healing, convergence
 
     def arrange(self) -> None:
+        if self.scenario.away:
+            zone = self.world.zones[self.scenario.away]
+            self.world.take_by_hand(zone, out=True)
+            self.scheduler.at(self.scenario.away_until_s, lambda: self.world.take_by_hand(zone, out=False))
         for strike in self.scenario.strikes:
             self.scheduler.at(strike.at_s, lambda strike=strike: self._strike(strike))  # type: ignore[misc]
         for command in self.scenario.commands:
@@ -208,6 +215,8 @@ class History:
             self.scheduler.at(at_s, lambda users_rps=users_rps: self.world.set_load(users_rps))  # type: ignore[misc]
 
     def _strike(self, strike: Strike) -> None:
+        if self.faults.healed:
+            return
         zone = self.world.zones[strike.zone]
         self.world.strike(zone, strike.blow, strike.hard)
         self.scheduler.after(strike.seconds, lambda: self.world.heal(zone))
@@ -234,10 +243,10 @@ class History:
             self.world.set_load(self.scenario.users_rps)
 
     def go(self) -> Result:
+        self.arrange()
         self.start_run()
         self.start_carrier()
         self.scheduler.after(SUPERVISE_S, self.supervise)
-        self.arrange()
         self._until(self.scenario.trouble_ends_s)
         self.heal()
         self._until(self.scheduler.now_s + LONGEST_S)
@@ -325,3 +334,69 @@ def _now(call: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever the 
 def simulate(seed: int, scenario: Scenario | None = None) -> Result:
     """Run one history; without a scenario, the one that the seed draws."""
     return History(seed, scenario or scenarios.swarm(seed)).go()
+
+
+def sim_main(seeds: int, start: int = 0, jobs: int = 1) -> dict[str, Json]:
+    """Run `seeds` histories from `start` on and sum them up, as `failout sim --json` prints it.
+
+    `violating` holds the first 20 histories that broke a rule: seed, rules and what was seen. `replay(seed)` gives the
+    whole trace of one. Rates are per second of wall time, all jobs together.
+    """
+    began_s = perf_counter()
+    numbers = range(start, start + seeds)
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs) as pool:
+            summary = _sum(pool.map(_briefly, numbers, chunksize=max(1, seeds // (8 * jobs))))
+    else:
+        summary = _sum(map(_briefly, numbers))
+    summary["seed"] = start
+    summary["seconds"] = round(perf_counter() - began_s, 3)
+    summary["histories_per_s"] = round(seeds / max(perf_counter() - began_s, 1e-9), 1)
+    return summary
+
+
+def _briefly(seed: int) -> Result:
+    return replace(simulate(seed), trace=())
+
+
+def _sum(results: Iterable[Result]) -> dict[str, Json]:
+    histories, violations, violating = 0, 0, list[Json]()
+    statuses, exercised, faults, events = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for result in results:
+        histories += 1
+        violations += len(result.violations)
+        statuses[result.status] += 1
+        exercised.update(result.exercised)
+        faults.update(result.faults)
+        events.update({f"{effect} {event}".strip(): count for (effect, event), count in result.events.items()})
+        if result.violations and len(violating) < 20:
+            told = [f"{v.at_s:.2f} s: {v.rule} {v.zone} {v.what}" for v in result.violations]
+            violating.append({"seed": result.seed, "violations": list[Json](told)})
+    return cast(
+        "dict[str, Json]",
+        {
+            "histories": histories,
+            "violations": violations,
+            "violating": violating,
+            "invariants": dict(sorted(exercised.items())),
+            "statuses": dict(sorted(statuses.items())),
+            "faults": dict(sorted(faults.items())),
+            "events": dict(sorted(events.items())),
+        },
+    )
+
+
+def replay(seed: int, scenario: Scenario | None = None) -> str:
+    """Tell one history for people: seed first, then its world, its violations, and what happened in order."""
+    drawn = scenario or scenarios.swarm(seed)
+    result = simulate(seed, drawn)
+    world = [f"{f.name}: {getattr(drawn, f.name)}" for f in fields(drawn) if f.name not in {"topology", "policy"}]
+    shape = ", ".join(f"{region.id} {len(region.zones)} zones" for region in drawn.topology.regions)
+    broken = [f"{v.at_s:9.2f} VIOLATION {v.rule} {v.zone} {v.what}" for v in result.violations]
+    told = [
+        f"{h.at_s:9.2f} {h.kind} {h.what} {' '.join(f'{k}={v}' for k, v in h.args.items())}".rstrip()
+        for h in result.trace
+    ]
+    return "\n".join(
+        [f"seed {seed}", shape, *world, f"ended {result.status} at {result.ended_s:.1f} s", *broken, *told]
+    )

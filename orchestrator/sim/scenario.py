@@ -60,6 +60,8 @@ class Scenario:
     strikes: tuple[Strike, ...] = ()
     commands: tuple[Command, ...] = ()
     loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
+    away: str = ""  # this zone was taken out by hand, behind Failout's back, before the run began
+    away_until_s: float = 60.0
     restart_s: float = 2.0  # from the death of a carrier to the next
     trouble_ends_s: float = 400.0  # from here on nothing goes wrong any more
 
@@ -125,8 +127,9 @@ def swarm(seed: int) -> Scenario:
     random = Random(seed)
     topology = _draw_topology(random)
     zones = [zone.id for zone in topology.zones()]
-    capacity = sum(zone.instances * zone.rps_per_instance for zone in topology.zones())
-    scenario = Scenario(topology, users_rps=capacity * random.uniform(0.1, 0.55), physics=_draw_physics(random))
+    smallest = min(sum(zone.instances * zone.rps_per_instance for zone in region.zones) for region in topology.regions)
+    users_rps = smallest * len(topology.regions) * random.uniform(0.1, 0.6)  # every region gets the same
+    scenario = Scenario(topology, users_rps, physics=_draw_physics(random))
     if random.random() < 0.6:
         chosen = random.sample(_CALL_FAULTS, random.randint(1, 4))
         scenario = replace(scenario, rates=dict.fromkeys(chosen, random.choice((0.005, 0.02, 0.06))))
@@ -155,7 +158,6 @@ def _draw_topology(random: Random) -> Topology:
         {"aws/us-east-1": 2, "azure/eastus": 3},
         {"aws/us-east-1": 3, "aws/eu-west-1": 3},
         {"azure/eastus": 3, "azure/westus": 2},
-        {"aws/us-east-1": 1, "azure/eastus": 3},
         {"aws/us-east-1": 4},
     )
     return make_topology(random.choice(shapes), instances=random.choice((2, 3, 3, 4)))

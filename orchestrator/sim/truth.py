@@ -178,10 +178,12 @@ class RegionTruth:
 
 @dataclass(slots=True)
 class Ledger:
-    """Harm so far, in requests, by cause: `act` (somebody changed something), `version`, `fault`."""
+    """Harm so far, in requests, by cause: `act` (somebody changed something), `version`, `fault`, `overload`."""
 
     served: float = 0.0
-    harmed: dict[str, float] = field(default_factory=lambda: {"act": 0.0, "version": 0.0, "fault": 0.0})
+    harmed: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("act", "version", "fault", "overload"), 0.0)
+    )
 
 
 @dataclass(frozen=True, slots=True)

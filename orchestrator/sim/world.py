@@ -175,6 +175,15 @@ class World:
         zone.ramping = ramping
         self.touch(zone.region)
 
+    def take_by_hand(self, zone: ZoneTruth, *, out: bool) -> None:
+        """Somebody uses the cloud's console: the zone leaves traffic at once, or comes back."""
+        self.note("by hand", zone.zone.id, out=out)
+        if zone.region.aws:
+            (self.detach if out else self.attach)(zone, STEADY_POOL)
+            return
+        for box in zone.boxes:
+            self.set_admin(box, Admin.DOWN if out else Admin.NONE)
+
     def set_admin(self, box: Box, admin: Admin) -> None:
         if box.admin is not admin:
             box.admin = admin
