@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv4Address
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,6 +17,8 @@ from orchestrator.ports import Peer
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
 
+T = TypeVar("T")
+
 
 class HttpAgent:
     """Calls the agent at `url`. For one event loop; close it with `aclose`. Nothing is retried.
@@ -25,51 +27,68 @@ class HttpAgent:
     networks), Rejected (the agent calls the request wrong).
     """
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         parts = httpx.URL(url)
         if parts.scheme != "https" and not _is_private(parts.host):
             raise Rejected(f"{url}: the token travels over https, or http to a private address")
         self._url = url
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, follow_redirects=False
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, transport=transport
         )
 
     async def aclose(self) -> None:
         await self._http.aclose()
 
     async def probe(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
-        said = await self._call("probe", peers)
-        return [InstanceProbe(**probe) for probe in said["probes"]]
+        return await self._call("probe", peers, lambda said: [InstanceProbe(**probe) for probe in said["probes"]])
 
     async def counters(self, peers: Sequence[Peer]) -> Mapping[str, Counters]:
-        said = await self._call("counters", peers)
-        return {
-            id_: Counters(counts["requests"], counts["errors"], tuple(counts["latency"]))
-            for id_, counts in said["counters"].items()
-        }
+        return await self._call("counters", peers, _counters)
 
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
-        said = await self._call("synthesize", peers, lasts_s=timeout_s, requests=requests, timeout_s=timeout_s)
-        return Synthetic(**said["synthetic"])
+        fields = {"requests": requests, "timeout_s": timeout_s}
+        return await self._call("synthesize", peers, lambda said: Synthetic(**said["synthetic"]), fields, timeout_s)
 
     async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
-        await self._call("admit", peers, admitted=admitted)
+        await self._call("admit", peers, lambda _: None, {"admitted": admitted})
 
-    async def _call(self, name: str, peers: Sequence[Peer], *, lasts_s: float = 0.0, **fields: Any) -> Any:  # noqa: ANN401 JSON
-        body = {"peers": [asdict(peer) for peer in peers], **fields}
+    async def _call(
+        self,
+        name: str,
+        peers: Sequence[Peer],
+        read: Callable[[Any], T],
+        fields: Mapping[str, Any] | None = None,
+        lasts_s: float = 0.0,
+    ) -> T:
+        body = {"peers": [asdict(peer) for peer in peers], **(fields or {})}
         timeout = httpx.Timeout(lasts_s + self._timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
             response = await self._http.post(f"/v1/{name}", json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise Transient(f"agent {self._url} did not answer {name}: {type(error).__name__} {error}") from error
         try:
-            said = response.json()
-        except ValueError as error:
-            raise Transient(f"agent {self._url} answered {name} with {response.status_code} and no JSON") from error
-        if response.is_success:
-            return said
-        raise _refusal(response, f"agent {self._url} {name}: {said.get('error', response.status_code)}")
+            if response.is_success:
+                return read(response.json())
+            told = f"agent {self._url} {name}: {response.json()['error']}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            told = f"agent {self._url} answered {name} with {response.status_code}, and not as an agent does"
+            raise Transient(told) from error
+        raise _refusal(response, told)
+
+
+def _counters(said: Any) -> Mapping[str, Counters]:  # noqa: ANN401 JSON
+    return {
+        id_: Counters(counts["requests"], counts["errors"], tuple(counts["latency"]))
+        for id_, counts in said["counters"].items()
+    }
 
 
 def _refusal(response: httpx.Response, told: str) -> Exception:

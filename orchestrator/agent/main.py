@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
 import stat
 import sys
 import threading
@@ -33,10 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             service_port=options.service_port,
             tls=options.tls,
         )
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)  # uvicorn ends gently, then raises the signal again for whoever was there before
         if options.with_parent:
-            threading.Thread(
-                target=_watch_parent, args=(lambda: setattr(server, "should_exit", True),), daemon=True
-            ).start()
+            threading.Thread(target=_watch_parent, args=(end,), daemon=True).start()
         server.run()
     except FailoutError as error:
         sys.stderr.write(f"agent: {error}\n")
@@ -58,7 +64,6 @@ def serve(
     Raises Rejected when told to listen where the world could reach it: only loopback and private addresses are taken.
     """
     # Imported here so that `failout --help` need not pay for it.
-    import structlog  # noqa: PLC0415
     import uvicorn  # noqa: PLC0415
 
     from orchestrator.agent.local import LocalAgent  # noqa: PLC0415
@@ -67,14 +72,7 @@ def serve(
     address = IPv4Address(listen[0])
     if not address.is_private or address.is_unspecified:
         raise Rejected(f"the agent listens on a loopback or private address, not on {address}")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
     certificate, key = tls or (None, None)
     config = uvicorn.Config(
         application(LocalAgent(source_address, allowed_networks, service_port), token),
