@@ -20,17 +20,17 @@ class Profiles:
 
     def routes(self) -> list[Route]:
         profile, endpoint = "trafficmanager:Profile", "trafficmanager:Endpoint"
-        listed = "trafficmanager:[Profile]"
+        listed, deleted = "trafficmanager:[Profile]", "trafficmanager:DeleteOperationResult"
         return [
             Route("PUT", PROFILE, "Profiles_CreateOrUpdate", self._put, profile, profile),
             Route("PATCH", PROFILE, "Profiles_Update", self._put, profile, profile),
             Route("GET", PROFILE, "Profiles_Get", self._get, None, profile),
-            Route("DELETE", PROFILE, "Profiles_Delete", self._delete),
+            Route("DELETE", PROFILE, "Profiles_Delete", self._delete, None, deleted),
             Route("GET", NETWORK + "/trafficmanagerprofiles", "Profiles_List", self._list, None, listed),
             Route("PUT", ENDPOINT, "Endpoints_CreateOrUpdate", self._put_endpoint, endpoint, endpoint),
             Route("PATCH", ENDPOINT, "Endpoints_Update", self._put_endpoint, endpoint, endpoint),
             Route("GET", ENDPOINT, "Endpoints_Get", self._get_endpoint, None, endpoint),
-            Route("DELETE", ENDPOINT, "Endpoints_Delete", self._delete_endpoint),
+            Route("DELETE", ENDPOINT, "Endpoints_Delete", self._delete_endpoint, None, deleted),
         ]
 
     def _find(self, params: Params) -> Body:
@@ -67,7 +67,7 @@ class Profiles:
         return Reply(200 if old else 201, copy.deepcopy(body))
 
     def _delete(self, request: Request, params: Params) -> Reply:
-        return Reply(200 if self._world.profiles.pop(request.path.lower(), None) else 204)
+        return _deleted() if self._world.profiles.pop(request.path.lower(), None) else Reply(204)
 
     def _index(self, profile: Body, params: Params) -> int | None:
         wanted = (params["kind"].lower(), params["endpoint"].lower())
@@ -105,7 +105,7 @@ class Profiles:
         if i is None:
             return Reply(204)
         del profile["properties"]["endpoints"][i]
-        return Reply(200)
+        return _deleted()
 
     def _checked(self, profile: str, endpoint: Body) -> Body:
         """A weight is 1..1000: an endpoint is taken out with endpointStatus Disabled, not with 0."""
@@ -127,6 +127,10 @@ class Profiles:
             raise ArmError(400, "BadRequest", f"Endpoint '{endpoint.get('name')}' names no target.")
         properties.setdefault("endpointMonitorStatus", "CheckingEndpoint")
         return endpoint | {"id": f"{profile}/{kind}/{endpoint['name']}", "type": f"{TYPE}/{kind}"}
+
+
+def _deleted() -> Reply:
+    return Reply(200, {"boolean": True})
 
 
 def desired_dns(world: World) -> DesiredDns:
