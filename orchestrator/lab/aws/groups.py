@@ -54,6 +54,16 @@ class Member(asg.InstanceState):
         return self.lifecycle_state in (PENDING, IN_SERVICE, TERMINATING)
 
 
+def _fitting(wanted: int | None, low: int | None, high: int | None) -> int:
+    """Return `wanted`, the minimum if None; raises ValidationError when it is not within the limits."""
+    desired = (low or 0) if wanted is None else wanted
+    if not (low or 0) <= desired <= (high or 0):
+        raise ValidationError(
+            f"Desired capacity:{desired} must be between the specified min size:{low} and max size:{high}"
+        )
+    return desired
+
+
 class Group(asg.FakeAutoScalingGroup):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.activities: deque[dict[str, Any]] = deque(maxlen=100)
@@ -61,7 +71,7 @@ class Group(asg.FakeAutoScalingGroup):
         self.refreshes: list[Refresh] = []
         self.launch_again_at = 0.0
         super().__init__(*args, **kwargs)
-        if not self.ec2_launch_template:
+        if not self.ec2_launch_template or self.mixed_instances_policy:
             raise ValidationError("The lab launches from launch templates only")
         self.target_group_arns = list(self.target_group_arns or [])
 
@@ -75,20 +85,15 @@ class Group(asg.FakeAutoScalingGroup):
     # What the API asks for.
 
     def set_desired_capacity(self, new_capacity: int | None) -> None:
-        wanted = self.min_size if new_capacity is None else new_capacity
-        low, high = self.min_size or 0, self.max_size
-        if wanted is None or high is None or not low <= wanted <= high:
-            raise ValidationError(
-                f"Desired capacity:{wanted} must be between the specified min size:{low} and max size:{high}"
-            )
-        self.desired_capacity = wanted
+        self.desired_capacity = _fitting(new_capacity, self.min_size, self.max_size)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Move desired capacity into the new limits when it is not given, as AWS does."""
+        """Move desired capacity into the new limits when it is not given, as AWS does; refuse before anything changes."""
+        low = kwargs["min_size"] if kwargs.get("min_size") is not None else self.min_size
+        high = kwargs["max_size"] if kwargs.get("max_size") is not None else self.max_size
         if kwargs.get("desired_capacity") is None:
-            low = kwargs["min_size"] if kwargs.get("min_size") is not None else self.min_size
-            high = kwargs["max_size"] if kwargs.get("max_size") is not None else self.max_size
             kwargs["desired_capacity"] = max(low or 0, min(high or 0, self.desired_capacity or 0))
+        _fitting(kwargs["desired_capacity"], low, high)
         super().update(*args, **kwargs)
 
     def attach(self, arns: list[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.lab.aws.groups import Group, Member
 
 REPLACING = ("InProgress", "RollbackInProgress")
-ACTIVE = ("Pending", "Baking", "Cancelling", *REPLACING)
+ACTIVE = ("Pending", "Cancelling", *REPLACING)
 TIMELINE = {
     "Successful": "finished",
     "RollbackSuccessful": "failed",
@@ -126,21 +126,18 @@ class Refresh:
         new = [m for m in alive if m.refresh == self.id]
         kept = [m for m in alive if m.refresh != self.id]
         ready = [m for m in new if self._ready(group, m)]
-        self._note_progress(group, old, new, min(self.total, len(ready)))
+        sick = [m for m in new if m not in ready and not (m.lifecycle_state == "InService" and group.well(m))]
+        leaving = any(m.lifecycle_state == "Terminating" for m in old)
+        updated = min(self.total, len(ready))
+        if updated > self.updated or leaving or len(sick) < len(new) - len(ready):
+            self.progress_at = now()  # so are draining and warming up; a new instance that does not get well is none
+        self.updated = updated
         if not old and len(ready) >= (group.desired_capacity or 0) - len(kept):
             self._succeed(group)
         elif now() >= self.progress_at + here().times.refresh_stalled_s:
-            self._fail(group, [m for m in new if m not in ready])
+            self._fail(group, sick)
         elif not group.suspended("Terminate"):
             self._take_out(group, old, new, ready, kept)
-
-    def _note_progress(self, group: Group, old: list[Member], new: list[Member], updated: int) -> None:
-        """Draining and warming up are progress; a new instance that does not get well is none."""
-        leaving = any(m.lifecycle_state == "Terminating" for m in old)
-        warming = any(m.lifecycle_state == "InService" and group.well(m) for m in new)
-        if updated > self.updated or leaving or warming:
-            self.progress_at = now()
-        self.updated = updated
 
     def _ready(self, group: Group, member: Member) -> bool:
         warm = member.in_service_at is not None and now() >= member.in_service_at + self.preferences["InstanceWarmup"]

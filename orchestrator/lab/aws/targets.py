@@ -135,11 +135,18 @@ def _validate_actions(self: elbv2.ELBv2Backend, actions: list[elbv2.FakeAction])
             raise ValidationError(f"The weight of a target group must be between 0 and {WEIGHT_MAX}")
 
 
-def _modify_listener(self: elbv2.ELBv2Backend, arn: str, *args: Any, **kwargs: Any) -> elbv2.FakeListener:
+def _modify_listener(
+    self: elbv2.ELBv2Backend,
+    arn: str,
+    port: str | None = None,
+    protocol: str | None = None,
+    ssl_policy: str | None = None,
+    certificates: list[dict[str, Any]] | None = None,
+    actions: list[dict[str, Any]] | None = None,
+) -> elbv2.FakeListener:
     """Validate the actions as CreateListener does: moto accepts any, and forgets which balancer a group belongs to."""
-    actions = kwargs.get("actions") or (args[4] if len(args) > 4 else None) or []
-    self._validate_actions([elbv2.FakeAction(action) for action in actions])
-    listener = _moto_modify_listener(self, arn, *args, **kwargs)
+    self._validate_actions([elbv2.FakeAction(action) for action in actions or []])
+    listener = _moto_modify_listener(self, arn, port, protocol, ssl_policy, certificates, actions)
     for group in self.target_groups.values():
         balancer = balancer_of(group)
         group.load_balancer_arns = [balancer.arn] if balancer is not None else []

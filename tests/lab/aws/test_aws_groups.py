@@ -53,6 +53,14 @@ def test_scaling_in_drains_before_it_terminates(world: AwsWorld) -> None:
 def test_desired_capacity_beyond_the_maximum_is_refused(world: AwsWorld) -> None:
     with pytest.raises(ClientError, match="must be between the specified min size:0 and max size:9"):
         world.autoscaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=10)
+    with pytest.raises(ClientError, match="Desired capacity:5 must be between"):
+        world.autoscaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MaxSize=4, DesiredCapacity=5)
+    assert (9, 2) == (world.group()["MaxSize"], world.group()["DesiredCapacity"])
+
+
+def test_desired_capacity_follows_a_higher_minimum(world: AwsWorld) -> None:
+    world.autoscaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, MinSize=3)
+    assert 3 == world.group()["DesiredCapacity"]
 
 
 def test_an_unknown_group_is_the_callers_error(world: AwsWorld) -> None:

@@ -67,6 +67,17 @@ def test_it_fails_when_new_instances_do_not_get_well_and_the_group_keeps_its_ver
     assert "1" == world.group()["LaunchTemplate"]["Version"]
 
 
+def test_one_instance_that_does_not_get_well_fails_it_and_is_named(world: AwsWorld) -> None:
+    suspended = {"AutoScalingGroupName": GROUP, "ScalingProcesses": ["ReplaceUnhealthy"]}
+    world.autoscaling.suspend_processes(**suspended)
+    world.refresh(world.new_version("v2"), InstanceWarmup=1)
+    sick, _ = eventually(lambda: len(ids := [i.id for i in world.desired("1a") if i.version == "v2"]) == 2 and ids)
+    world.machines.sick.add(sick)
+    done = world.refreshed()
+    assert ("Failed", 50) == (done["Status"], done["PercentageComplete"])
+    assert f"did not become healthy: {sick}." in done["StatusReason"]
+
+
 def test_auto_rollback_brings_the_old_version_back(world: AwsWorld) -> None:
     world.machines.sick.add("v2")
     world.refresh(world.new_version("v2"), AutoRollback=True)
