@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 from arm_world import GROUP, SET, new_model
-from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import IncompleteReadError, ServiceRequestError, ServiceResponseError
 from dataplane_world import free_octets
 
 from orchestrator.lab.azure import EmulatedAzure, Fault, FaultKind, RegionPlan, provision
@@ -58,7 +58,7 @@ def test_a_broken_connection_is_an_error_of_the_transport_after_which_the_call_h
         made = clients(url, azure.subscription_id, retry_total=0)
         body = {"location": "eastus", "properties": {"addressSpace": {"addressPrefixes": ["127.21.0.0/16"]}}}
         azure.faults.add(Fault(kind, "PUT"))
-        with pytest.raises((ServiceRequestError, ServiceResponseError)):
+        with pytest.raises((ServiceRequestError, ServiceResponseError, IncompleteReadError)):
             made.network.virtual_networks.begin_create_or_update(GROUP, "gates", body)
         assert "gates" == made.network.virtual_networks.get(GROUP, "gates").name
         made.close()

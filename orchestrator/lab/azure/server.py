@@ -83,11 +83,11 @@ class Server:
 
 def _break(answer: Answer, send: Any) -> None:  # noqa: ANN401
     """End the connection with nothing said (RESET), or in the middle of the reply (CUT). ASGI has no word for either."""
-    transport = send.__self__.transport
+    cycle = send.__self__
     if answer.broken is FaultKind.CUT:
-        half = answer.body[: len(answer.body) // 2]
         head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-        transport.write(head.encode() + half)
-        transport.close()
+        cycle.transport.write(head.encode() + answer.body[: len(answer.body) // 2])
+        cycle.transport.close()
     else:
-        transport.abort()
+        cycle.transport.abort()
+    cycle.disconnected = True
