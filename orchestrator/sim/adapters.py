@@ -27,6 +27,8 @@ WEIGHT_MAX = 999
 _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
+_EMPTY = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+
 Parts = list[Callable[[], None]]
 
 
@@ -223,7 +225,7 @@ class AzureTraffic:
         counts = (healthy, draining, healthy, len(boxes))
         if not admitted:
             return ZoneSeen(Placement.OUT, 0.0, *counts)
-        if place.ramping or len(admitted) < len(boxes):
+        if len(admitted) < len(boxes):
             return ZoneSeen(Placement.RAMP, len(admitted) / len(boxes), *counts)
         return ZoneSeen(Placement.STEADY, 1.0, *counts)
 
@@ -237,8 +239,7 @@ class AzureTraffic:
 
     def _next(self, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
         wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
-        ramping = wish.placement is Placement.RAMP
-        parts: Parts = [partial(self.world.set_ramping, place, ramping)] if place.ramping is not ramping else []
+        parts: Parts = []
         for i, box in enumerate(place.boxes):
             if i < wanted:
                 parts += [partial(self.world.set_admitted, box, admitted=True)] if not box.admitted else []
@@ -349,11 +350,12 @@ def _about(peers: Sequence[Peer]) -> str:
 
 def _counts(box: Box) -> Counters:
     """The instance's own counters: whole requests, and the buckets that a well and a slow request fall into."""
-    requests, slow = int(box.requests), min(int(box.slow_requests), int(box.requests))
-    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    requests = int(box.requests)
+    slow = min(int(box.slow_requests), requests)
+    latency = _EMPTY.copy()
     for count, (most, tail) in ((requests - slow, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
-        latency[most] += count * 19 // 20
-        latency[tail] += count - count * 19 // 20
+        latency[most] = count * 19 // 20
+        latency[tail] = count - latency[most]
     return Counters(requests, int(box.errors), tuple(latency))
 
 

@@ -94,7 +94,8 @@ class Box:
     admitted: bool = True
     admin: Admin = Admin.NONE
     incarnation: int = 1
-    leaving: bool = False  # its fleet is about to end it
+    leaving: bool = False  # its fleet is about to end it, to replace it or
+    surplus: bool = False  # to have one less
     lost_to_fault: bool = False
     targets: dict[str, Target] = field(default_factory=dict)
     # Rates and what has flowed so far (requests).
@@ -138,7 +139,6 @@ class ZoneTruth:
     boxes: list[Box] = field(default_factory=list)
     desired: int = 0
     model: str = ""
-    ramping: bool = False  # Azure: a tag of the scale set, for all of its instances admitted is not yet steady
     repairs: bool = True
     no_capacity: bool = False
     swap: Swap | None = None

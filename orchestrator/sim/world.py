@@ -171,10 +171,6 @@ class World:
             self.note("weights", region.region.id, **weights)
             self.touch(region)
 
-    def set_ramping(self, zone: ZoneTruth, ramping: bool) -> None:
-        zone.ramping = ramping
-        self.touch(zone.region)
-
     def take_by_hand(self, zone: ZoneTruth, *, out: bool) -> None:
         """Somebody uses the cloud's console: the zone leaves traffic at once, or comes back."""
         self.note("by hand", zone.zone.id, out=out)
@@ -384,11 +380,11 @@ class World:
             return
         self.note("scale", zone.zone.id, instances=instances)
         zone.desired = instances
-        while len(zone.boxes) < instances:
+        staying = [box for box in zone.boxes if not box.surplus]
+        for _ in range(len(staying), instances):
             self.launch(zone, zone.model)
-        staying = [box for box in zone.boxes if not box.leaving]
         for box in staying[instances:]:
-            box.leaving = True
+            box.leaving = box.surplus = True
             for pool in list(box.targets):
                 self.deregister(box, pool)
             self.scheduler.after(self.physics.deregistration_s, partial(self._let_go, box))
