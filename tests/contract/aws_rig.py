@@ -30,6 +30,7 @@ class Machines(threading.Thread):
     def __init__(self, aws: EmulatedAws) -> None:
         super().__init__(name="machines", daemon=True)
         self.sick: set[str] = set()
+        self.rounds = 0
         self._aws = aws
         self._over = threading.Event()
 
@@ -38,6 +39,7 @@ class Machines(threading.Thread):
         while not self._over.wait(0.05):
             for region in self._aws.desired():
                 self._aws.observe(self._seen(region, booting))
+            self.rounds += 1
 
     def stop(self) -> None:
         self._over.set()
@@ -96,6 +98,10 @@ class AwsRig:
 
     async def set_healthy(self, zone: str, *, healthy: bool) -> None:
         (self.machines.sick.discard if healthy else self.machines.sick.add)(zone)
+        # A target keeps what was last told of it until the next round; a real probe starts anew at `initial`.
+        told = self.machines.rounds
+        while self.machines.rounds < told + 2:
+            await self.sleep(self.poll_s)
 
     async def resize(self, zone: str, instances: int) -> None:
         group = self.region.zones[[z.id for z in self.region.zones].index(zone)].fleet["auto_scaling_group"]

@@ -14,6 +14,7 @@ from orchestrator.ports import Fence, FleetSeen, Instance, Replacement
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef, InstanceRefreshTypeDef, InstanceTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 # What would change a fleet by itself. An idle zone would be scaled in by its alarms or by schedule; a repair
 # (ReplaceUnhealthy) would exchange instances while they are verified. HealthCheck goes on: it only marks. Launch,
@@ -37,19 +38,20 @@ class AwsFleet:
                 self._at[zone.id], self._templates[zone.id] = at, templates
         # zone -> the newest refresh (None: there was none) when `replace` found nothing left to do: past is past.
         self._settled: dict[str, str | None] = {}
+        self._known_addresses: dict[str, dict[str, str]] = {}
 
     async def describe(self, zone: Zone) -> FleetSeen:
         """Addresses are private IPv4 addresses without a port. Instances that are going away are not `running`."""
         group = await self._group(zone)
         model = await self._model(zone, group)
-        addresses = await self._addresses(zone, [i["InstanceId"] for i in group["Instances"]])
+        addresses = await self._addresses(zone, {i["InstanceId"] for i in group["Instances"]})
         instances = [
             Instance(
                 id=instance["InstanceId"],
                 address=addresses.get(instance["InstanceId"], ""),
-                version=await self._release(zone, _number(instance)),
+                version=await self._release(zone, _number(zone, instance)),
                 running=instance["LifecycleState"] == "InService",
-                on_model=_number(instance) == model,
+                on_model=_number(zone, instance) == model,
             )
             for instance in sorted(group["Instances"], key=lambda i: i["InstanceId"])
         ]
@@ -71,7 +73,7 @@ class AwsFleet:
             return
         if number is None:
             number = await self._templates[zone.id].create(zone.id, template, model, version, image, fence)
-        if any(_number(instance) != number for instance in group["Instances"]):
+        if any(_number(zone, instance) != number for instance in group["Instances"]):
             await self._refresh(zone, number, fence)
             return
         if model != number:
@@ -84,7 +86,7 @@ class AwsFleet:
         total = len(group["Instances"])
         if refresh is None or refresh["InstanceRefreshId"] == self._settled.get(zone.id):
             model = await self._model(zone, group)
-            done = sum(_number(instance) == model for instance in group["Instances"])
+            done = sum(_number(zone, instance) == model for instance in group["Instances"])
             return Replacement(running=False, version=await self._release(zone, model), done=done, total=total)
         status = refresh["Status"]
         left = 0 if status == "Successful" else refresh.get("InstancesToUpdate", total)
@@ -122,6 +124,7 @@ class AwsFleet:
         )
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+        """Suspend or resume FROZEN, all of it: thaw only what `describe` called autoscaling before it was frozen."""
         suspended = _suspended(await self._group(zone))
         change = sorted(FROZEN & suspended if enabled else FROZEN - suspended)
         if change and enabled:
@@ -206,24 +209,28 @@ class AwsFleet:
         )
         return next(iter(answer["InstanceRefreshes"]), None)
 
-    async def _addresses(self, zone: Zone, instances: list[str]) -> dict[str, str]:
-        if not instances:
-            return {}
-        # By filter: naming an id that EC2 has just forgotten, or not learned yet, would be an error.
-        answer = await self._at[zone.id].read(
-            zone.id,
-            "DescribeInstances",
-            lambda aws: aws.ec2.describe_instances(Filters=[{"Name": "instance-id", "Values": instances}]),
-        )
-        found = [i for reservation in answer["Reservations"] for i in reservation["Instances"]]
-        return {i["InstanceId"]: i.get("PrivateIpAddress", "") for i in found}
+    async def _addresses(self, zone: Zone, instances: set[str]) -> dict[str, str]:
+        """Ask EC2 only when an instance is new: a private address stays with its instance."""
+        known = self._known_addresses.get(zone.id, {})
+        if not instances <= known.keys():
+            # By the tag that Auto Scaling sets: naming an id that EC2 does not know yet would be an error.
+            filters: list[FilterTypeDef] = [{"Name": "tag:aws:autoscaling:groupName", "Values": [_name(zone)]}]
+            found = await self._at[zone.id].read(
+                zone.id,
+                "DescribeInstances",
+                lambda aws: list(aws.ec2.get_paginator("describe_instances").paginate(Filters=filters)),
+            )
+            told = [i for page in found for reservation in page["Reservations"] for i in reservation["Instances"]]
+            known = {i["InstanceId"]: i["PrivateIpAddress"] for i in told if "PrivateIpAddress" in i}
+            self._known_addresses[zone.id] = known
+        return known
 
     async def _model(self, zone: Zone, group: AutoScalingGroupTypeDef) -> str:
         """Return the number of the template version that the group launches from."""
-        if "LaunchTemplate" not in group:
-            raise Rejected(f"{zone.id}: {_name(zone)} launches from no launch template of its own")
-        version = group["LaunchTemplate"].get("Version", "$Default")
-        return await self._templates[zone.id].number(zone.id, zone.fleet["launch_template_id"], version)
+        template, ours = group.get("LaunchTemplate", {}), zone.fleet["launch_template_id"]
+        if template.get("LaunchTemplateId") != ours:
+            raise Rejected(f"{zone.id}: {_name(zone)} does not launch from {ours}, the template in the topology")
+        return await self._templates[zone.id].number(zone.id, ours, template.get("Version", "$Default"))
 
     async def _release(self, zone: Zone, number: str) -> str | None:
         if not number:
@@ -235,8 +242,11 @@ def _name(zone: Zone) -> str:
     return zone.fleet["auto_scaling_group"]
 
 
-def _number(instance: InstanceTypeDef) -> str:
-    return instance.get("LaunchTemplate", {}).get("Version", "")
+def _number(zone: Zone, instance: InstanceTypeDef) -> str:
+    """Return the template version of an instance; "" for one that was launched from anything else."""
+    template = instance.get("LaunchTemplate", {})
+    ours = template.get("LaunchTemplateId") == zone.fleet["launch_template_id"]
+    return template.get("Version", "") if ours else ""
 
 
 def _target(refresh: InstanceRefreshTypeDef) -> str:

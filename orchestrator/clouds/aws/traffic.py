@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     )
 
 
+STRANGERS_MAX = 200  # values of one EC2 filter; the next look learns the rest
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """One reading of a region: 4 calls. `actions` are the listener's, to be given back whole (ModifyListener replaces)."""
@@ -127,7 +130,7 @@ class AwsTraffic:
     ) -> None:
         for zone, group in groups.items():
             self._zone_of.update({i["InstanceId"]: zone for i in group["Instances"]})
-        strangers = sorted(i for i in targets if i not in self._zone_of)
+        strangers = sorted(i for i in targets if i not in self._zone_of)[:STRANGERS_MAX]
         if not strangers:
             return
         # Targets of instances that left their group before this process started. EC2 remembers them for about an hour.
