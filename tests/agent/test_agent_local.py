@@ -152,13 +152,13 @@ def test_only_a_body_that_states_what_its_headers_state_is_a_success(ok, answer)
 def test_an_instance_that_hangs_fails_each_request_within_its_bound_and_does_not_hold_the_call_up():
     result = ask(Instance({}), lambda agent: agent.synthesize([PEER], 10_000, 0.3))
     assert (result.ok, result.p50_ms) == (0, None)
-    assert result.failed == result.sent == 2 * 64  # 64 at a time, two rounds of 0.2 s begun within 0.3 s
+    assert 64 <= result.failed == result.sent <= 2 * 64  # 64 at a time; a second round begins after 0.2 s of the 0.3
 
 
 def test_at_most_64_connections_are_open_and_they_are_kept():
     instance = Instance({"GET /": ALL_WELL})
     assert ask(instance, lambda agent: agent.synthesize([PEER], 1000, 5.0)).ok == 1000
-    assert instance.open_most == 64
+    assert 1 < instance.open_most <= 64
     many = Instance(told(STATUS))
     assert len(ask(many, lambda agent: agent.probe([PEER] * 200))) == 200
     assert many.open_most <= 64

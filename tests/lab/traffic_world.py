@@ -55,6 +55,7 @@ class Service:
     def __init__(self, zone: str, behave: Behave | None = None) -> None:
         self.zone = zone
         self.connections = 0
+        self.unused = asyncio.Event()
         self.requests = 0
         self.heads: list[str] = []
         self._behave = behave or self._well
@@ -75,6 +76,7 @@ class Service:
             pass
         finally:
             writer.close()
+            self.unused.set()
 
 
 Behave = Callable[[asyncio.StreamWriter, int], Awaitable[bool]]

@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from orchestrator.core.errors import Bug
 from orchestrator.lab.traffic.client import Budget, Client, Manners
 from orchestrator.lab.traffic.ledger import BOUND_S, Ledger
 from orchestrator.lab.traffic.plan import Planned, Rate, plan
@@ -61,7 +60,7 @@ Progress = Callable[[dict[str, Any]], None]
 async def generate(settings: Settings, stop: asyncio.Event, progress: Progress | None = None) -> Summary:
     """Run until `seconds` have passed or `stop` is set, let what is out come back, and return the counts.
 
-    Raises Rejected when the log cannot be written, Bug when sent != ok + failed or the generator itself broke.
+    Raises Rejected when the log cannot be written, Bug when sent != ok + failed.
     """
     loop = asyncio.get_running_loop()
     log = RawLog(settings.log)
@@ -78,13 +77,6 @@ async def generate(settings: Settings, stop: asyncio.Event, progress: Progress |
         long_share=settings.long_share,
         seed=settings.seed,
     )
-    crashes: list[dict[str, Any]] = []
-
-    def crash(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        crashes.append(context)
-        stop.set()
-
-    loop.set_exception_handler(crash)
     try:
         await resolver.open(*settings.resolver)
         pages = loop.create_task(_turn_pages(ledger, started, progress, stop))
@@ -94,10 +86,7 @@ async def generate(settings: Settings, stop: asyncio.Event, progress: Progress |
         with suppress(asyncio.CancelledError):
             await pages
         ledger.check()
-        if crashes:  # else a mistake in here would look like a timeout of the service
-            raise Bug(crashes[0]["message"]) from crashes[0].get("exception")
     finally:
-        loop.set_exception_handler(None)
         for client in clients:
             client.close()
         resolver.close()

@@ -11,7 +11,7 @@ from hdrh.histogram import HdrHistogram
 from orchestrator.core.errors import Bug
 from orchestrator.lab.traffic.answer import Answer
 from orchestrator.lab.traffic.plan import Planned
-from orchestrator.lab.traffic.record import OK, RawLog, Recount, Row, Slice
+from orchestrator.lab.traffic.record import OK, RawLog, Recount, Row, Slice, rank
 
 BOUND_S = 1.0  # a request without a correct answer this long after it was due has failed
 LATENCY_MAX_US = 60_000_000
@@ -128,8 +128,11 @@ class Pile:
     def slice(self) -> Slice:
         if not self.ok:
             return Slice(0, self.failed, None, None)
-        p50_ms, p99_ms = (self._latency_us.get_value_at_percentile(percent) / 1000 for percent in (50, 99))
-        return Slice(self.ok, self.failed, p50_ms, p99_ms)
+        return Slice(self.ok, self.failed, self._quantile_ms(0.50), self._quantile_ms(0.99))
+
+    def _quantile_ms(self, q: float) -> float:
+        percent = 100 * rank(q, self.ok) / self.ok  # the histogram rounds where a recount takes the next whole rank
+        return float(self._latency_us.get_value_at_percentile(percent)) / 1000
 
 
 class Tally:

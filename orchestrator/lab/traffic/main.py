@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from orchestrator.core.errors import FailoutError
+from orchestrator.core.errors import Bug, FailoutError
 from orchestrator.lab.traffic.generator import Settings, generate
 from orchestrator.lab.traffic.plan import constant, day
 
@@ -83,8 +83,17 @@ async def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         sockets=_allow_sockets(options.clients),
     )
+    crashes: list[dict[str, Any]] = []
+
+    def crash(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        crashes.append(context)
+        stop.set()
+
+    loop.set_exception_handler(crash)
     with Lines(on_broken=lambda: loop.call_soon_threadsafe(stop.set)) as lines:
         summary = await generate(settings, stop, lines.offer if options.progress else None)
+        if crashes:  # a mistake in here would otherwise look like a timeout of the service
+            raise Bug(crashes[0]["message"]) from crashes[0].get("exception")
         lines.put({"kind": "summary", **asdict(summary)})
     return 0
 

@@ -126,7 +126,12 @@ def recount(rows: Iterable[Row], since: float | None = None, until: float | None
 
 def percentile(ordered: list[float], q: float) -> float | None:
     """Return the smallest value that at least the share `q` of `ordered` does not exceed."""
-    return ordered[max(0, ceil(q * len(ordered)) - 1)] if ordered else None
+    return ordered[rank(q, len(ordered)) - 1] if ordered else None
+
+
+def rank(q: float, count: int) -> int:
+    """Return which of `count` ordered values, counted from 1, is the quantile `q`."""
+    return max(1, ceil(q * count))
 
 
 class _Pile:

@@ -12,6 +12,8 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from orchestrator.core.errors import Rejected
+
 QUERY_TIMEOUT_S = 0.8  # less than the bound of a request, so that a dead DNS server is told from a slow service
 
 
@@ -30,8 +32,12 @@ class Resolver(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     async def open(self, host: str, port: int) -> None:
+        """Raises Rejected when there is no way to that address; whether anybody answers there shows later."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(host, port))
+        try:
+            self._transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(host, port))
+        except OSError as error:
+            raise Rejected(f"{host}:{port} cannot be a DNS server: {error.strerror}") from error
 
     def close(self) -> None:
         if self._transport is not None:
