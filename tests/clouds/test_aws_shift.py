@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 import pytest
 
@@ -164,16 +165,19 @@ def test_two_zones_on_one_ramp_are_refused_after_the_zones_that_leave_have_left(
         list(planned)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.33, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("zone_instances", [1, 2, 3, 7, 30])
-@pytest.mark.parametrize("others", [2, 6, 9, 31])
-def test_weights_give_the_share_within_the_grain(share: float, zone_instances: int, others: int) -> None:
-    if others / zone_instances > 10 or share * zone_instances / others < 1 / WEIGHT_MAX:
-        pytest.skip("less than a tenth of the region: the grain makes no promise")
+FAIR_SIZED = [
+    (share, mine, others)
+    for share, mine, others in product((0.01, 0.05, 0.1, 0.33, 0.5, 0.9, 1.0), (1, 2, 3, 7, 30), (2, 6, 9, 31))
+    if others <= 9 * mine and share * mine * WEIGHT_MAX >= others
+]
+
+
+@pytest.mark.parametrize(("share", "zone_instances", "others"), FAIR_SIZED)
+def test_weights_give_the_share_within_half_a_grain(share: float, zone_instances: int, others: int) -> None:
     weights = weights_for(share, zone_instances, others, A)
     assert 0 < weights.ramp <= WEIGHT_MAX
     assert 0 < weights.steady <= WEIGHT_MAX
-    assert share == pytest.approx(weights.ramp / weights.steady * others / zone_instances, abs=float(GRAIN))
+    assert share == pytest.approx(weights.ramp / weights.steady * others / zone_instances, abs=float(GRAIN / 2))
 
 
 def test_a_share_finer_than_the_weights_is_refused() -> None:

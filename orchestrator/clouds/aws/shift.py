@@ -17,7 +17,7 @@ from orchestrator.core.errors import Rejected
 from orchestrator.core.traffic import Placement, ZoneSeen, ZoneTraffic
 
 WEIGHT_MAX = 999
-# With weights up to 999, shares of zones that hold at least a tenth of the region come out at least this exact.
+# Weights up to 999 make a share at least half as exact as this, in zones that hold a tenth of their region or more.
 GRAIN = Fraction(1, 200)
 
 
@@ -191,9 +191,12 @@ def _ramp(front: FrontSeen, zone: str, wanted: ZoneTraffic) -> Iterator[Write]:
 
 
 def _share(front: FrontSeen, zone: str, wanted: float) -> Iterator[Write]:
-    """Weight goes on, or up, only when every instance of the zone is healthy in ramp; it may go down at any time."""
+    """Weight goes on, or up, only when every instance of the zone is healthy in ramp; it may go down at any time.
+
+    Half a grain off is left alone: a survivor that blinks must not rewrite the listener, and a whole grain is a mismatch.
+    """
     ramp, share = front.ramp[zone], front.share(zone)
-    if share is not None and abs(share - wanted) <= GRAIN and (front.weights.ramp > 0) == (wanted > 0):
+    if share is not None and abs(share - wanted) < GRAIN / 2 and (front.weights.ramp > 0) == (wanted > 0):
         return
     complete = len(ramp.healthy) == len(ramp.standing) == front.instances.get(zone, 0) > 0
     # share None: what is on the ramp is dead, and putting its weight back is not this zone's business.
