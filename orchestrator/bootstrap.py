@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.agent.client import HttpAgent
 from orchestrator.agent.main import read_token
@@ -28,6 +28,9 @@ from orchestrator.notify.log import LogNotifier
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.world import TrafficBook, World
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
 
 LAB_CREDENTIAL: Final = "lab"
 
@@ -80,14 +83,19 @@ def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str
         elif cloud == "azure":
             from orchestrator.clouds.azure.arm import Azure  # noqa: PLC0415
             from orchestrator.clouds.azure.fleet import AzureFleet  # noqa: PLC0415
-            from orchestrator.clouds.azure.sdk import StaticToken  # noqa: PLC0415
             from orchestrator.clouds.azure.traffic import AzureTraffic  # noqa: PLC0415
 
-            azure = Azure(StaticToken(LAB_CREDENTIAL) if emulated else None)
+            azure = Azure(_lab_token() if emulated else None)
             fleets[cloud], traffics[cloud] = AzureFleet(azure, regions), AzureTraffic(azure, agents)
         else:
             raise Rejected(f"no adapter for cloud {cloud!r}; there are aws and azure")
     return fleets, traffics
+
+
+def _lab_token() -> TokenCredential:
+    from orchestrator.lab.azure.client import LabCredential  # noqa: PLC0415 - only where the lab is installed
+
+    return LabCredential()
 
 
 def _emulated(cloud: str, apis: list[Mapping[str, str]]) -> bool:

@@ -81,8 +81,8 @@ def parse_regions(aws: Sequence[str], azure: Sequence[str]) -> tuple[RegionBluep
 
 # The lab's pace: what takes minutes in a cloud takes seconds here. Everything else is the shipped default.
 LAB_POLICY: Final[dict[str, Any]] = {
-    "ramp_step_s": 3.0,
-    "bake_s": 4.0,
+    "ramp_step_s": 4.0,
+    "bake_s": 6.0,
     "load_window_s": 1.0,
     "poll_s": 0.1,
     "admit_timeout_s": 15.0,
