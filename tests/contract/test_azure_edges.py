@@ -129,6 +129,32 @@ def test_an_upgrade_whose_answer_was_lost_is_not_begun_twice(rig: AzureRig) -> N
     asyncio.run(story())
 
 
+def test_an_order_whose_answer_was_lost_still_stops_the_upgrade_before_it(rig: AzureRig) -> None:
+    async def story() -> None:
+        await replace(rig, "v2")
+        rig.emulated.faults.add(Fault(FaultKind.HANG, "POST", UPGRADE))
+        await replace(rig, "v3")
+        rig.emulated.faults.add(Fault(FaultKind.RESET, "PATCH", SCALE_SET))
+        assert isinstance(await error_of(replace(rig, "v1")), Transient)
+        await replace(rig, "v1")
+        assert await finished(rig) == Replacement(False, "v1", 3, 3)
+        assert {i.version for i in (await rig.fleet.describe(rig.zone)).instances} == {"v1"}
+
+    asyncio.run(story())
+
+
+def test_machines_as_they_were_before_the_new_model_are_not_taken_for_upgraded(rig: AzureRig) -> None:
+    async def story() -> None:
+        rig.emulated.faults.add(Fault(FaultKind.STALE, "GET", "/virtualMachines$", count=4))
+        await replace(rig)
+        seen = await rig.fleet.replacement(rig.zone)
+        assert (seen.version, seen.done, seen.total) == ("v2", 0, 3)
+        await replace(rig)
+        assert await finished(rig) == Replacement(False, "v2", 3, 3)
+
+    asyncio.run(story())
+
+
 def test_a_failed_upgrade_says_why_also_to_a_process_that_did_not_begin_it(rig: AzureRig) -> None:
     async def story() -> None:
         rig.emulated.faults.add(Fault(FaultKind.FAIL, "POST", UPGRADE))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 RELEASE_TAG = "failout-release"
 DIGEST_TAG = "failout-digest"
 REPAIRS = "AutomaticRepairs"
+IMAGE_KEYS = ("id", "publisher", "offer", "sku", "version")
 BUSY = frozenset({"Creating", "Updating", "Migrating"})  # provisioning states in which Azure still works
 SETTLE_S = 1.0  # how long an order waits for a small operation that must come first; then the caller asks again
 POLL_S = 0.1
@@ -57,11 +58,26 @@ class Look:
     def capacity(self) -> int:
         return int((self.model.sku.capacity if self.model.sku else None) or 0)
 
+    def on_model(self, machine: Machine) -> bool:
+        """Its image must be the model's too: the flag alone may be older than the model, when reads are stale."""
+        of_machine = machine.vm.properties
+        if of_machine is None or not of_machine.latest_model_applied:
+            return False
+        of_model = self.model.properties.virtual_machine_profile if self.model.properties else None
+        want, have = (p.storage_profile and p.storage_profile.image_reference for p in (of_model, of_machine) if p)
+        return not want or not have or all(have.get(key) == want.get(key) for key in IMAGE_KEYS)
+
     def behind(self) -> list[Machine]:
-        return [m for m in self.machines if not _on_model(m) or _state(m) == "Failed"]
+        return [m for m in self.machines if not self.on_model(m) or _state(m) == "Failed"]
 
     def upgraded(self) -> int:
-        return sum(_on_model(m) and _state(m) == "Succeeded" for m in self.machines)
+        return sum(self.on_model(m) and _state(m) == "Succeeded" for m in self.machines)
+
+    def instance(self, machine: Machine) -> Instance:
+        on_model = self.on_model(machine)
+        version = self.release if on_model else (machine.vm.tags or {}).get(RELEASE_TAG)
+        running = _state(machine) == "Succeeded"
+        return Instance(machine.name, machine.address, version, running=running, on_model=on_model)
 
     def changing(self) -> bool:
         return bool(self.model.properties and self.model.properties.provisioning_state in BUSY)
@@ -88,7 +104,7 @@ class AzureFleet:
 
     async def describe(self, zone: Zone) -> FleetSeen:
         seen = await self._look(zone)
-        instances = tuple(_instance(machine, seen.release) for machine in seen.machines)
+        instances = tuple(seen.instance(machine) for machine in seen.machines)
         return FleetSeen(instances, seen.capacity, seen.release, autoscaling=seen.repairs == "Running")
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
@@ -108,14 +124,15 @@ class AzureFleet:
         if seen.repairs == "Running":
             await self._set_repairs(zone, "Suspend", fence)
         if not staged:
+            self._operations.pop(_key(zone, UPGRADE), None)  # obsolete with the new model, also when its answer is lost
             await self._begin(
                 zone, PATCH_MODEL, fence, lambda c, m: _patch_model(c, m, place, seen.model, version, image)
             )
         elif (await self._progress(zone, UPGRADE)).running:
             return
         await self._settled(zone, PATCH_MODEL, lambda look: not look.changing())
-        seen = await self._look(zone)
-        names = [str(machine.vm.instance_id) for machine in seen.behind()]
+        behind = (await self._look(zone)).behind()
+        names = [str(machine.vm.instance_id) for machine in behind]
         if names:
             await self._begin(zone, UPGRADE, fence, lambda c, m: _upgrade(c, m, place, names))
 
@@ -210,18 +227,8 @@ def _key(zone: Zone, call: str) -> str:
     return f"{zone.id} {call}"
 
 
-def _on_model(machine: Machine) -> bool:
-    return bool(machine.vm.properties and machine.vm.properties.latest_model_applied)
-
-
 def _state(machine: Machine) -> str | None:
     return machine.vm.properties.provisioning_state if machine.vm.properties else None
-
-
-def _instance(machine: Machine, release: str | None) -> Instance:
-    on_model = _on_model(machine)
-    version = release if on_model else (machine.vm.tags or {}).get(RELEASE_TAG)
-    return Instance(machine.name, machine.address, version, running=_state(machine) == "Succeeded", on_model=on_model)
 
 
 def _why(seen: Look, upgrade: Progress) -> str | None:
