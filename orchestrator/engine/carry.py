@@ -71,10 +71,12 @@ async def carry(
         while not await loop.patiently(loop.advance):
             pass
     except StaleCarrier as stale:
-        log("carrier-stale", run=run_id, carrier=carrier, reason=str(stale))
-        return False
+        if await loop.overtaken():
+            log("carrier-stale", run=run_id, carrier=carrier, reason=str(stale))
+            return False
+        await loop.give_up(stale)  # Its lease is gone though nobody took the run over: nothing stays out silently (I8).
+        raise
     except Exception as error:
-        log("carrier-gave-up", run=run_id, carrier=carrier, error=repr(error))
         await loop.give_up(error)
         raise
     return True
@@ -105,7 +107,7 @@ class _Loop(Generic[S]):
                 deadline = deadline or self.clock.monotonic() + STORE_PATIENCE_S
                 if self.clock.monotonic() >= deadline:
                     raise
-                self.log("store-unreachable", run=self.run_id, reason=str(error), retry_in_s=wait_s)
+                self.log("retrying", run=self.run_id, reason=str(error), in_s=wait_s)
                 await self.clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, 5.0)
 
@@ -180,7 +182,12 @@ class _Loop(Generic[S]):
         )
         return finished
 
+    async def overtaken(self) -> bool:
+        held = await self.patiently(lambda: self.store.held(self.run_id))
+        return held.epoch != self.epoch
+
     async def give_up(self, error: Exception) -> None:
+        self.log("carrier-gave-up", run=self.run_id, error=repr(error))
         try:
             await self.store.give_up(self.run_id, self.epoch, self.effect, repr(error), self.clock.now())
         except Exception as unwritten:  # noqa: BLE001 - the first error is the one to raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from math import ceil
 
@@ -86,11 +86,13 @@ def stale(seen: Run, seq: int, epoch: int, carrier: str | None) -> StaleCarrier:
     )
 
 
-def check_traffic(service: str, desired: DesiredTraffic, expected_version: int, version: int, fence: int) -> None:
-    """Compare before the swap: `version` and `fence` are the stored document's, 0 and 0 when there is none."""
-    if desired.fence < fence:
-        raise StaleCarrier(f"traffic of {service} was written under fence {fence}; {desired.fence} is an older one")
-    if version != expected_version:
-        raise Transient(f"traffic of {service} is at version {version}, not {expected_version}: read it again")
-    if desired.version <= version:
-        raise Bug(f"traffic of {service} must grow beyond version {version}, not to {desired.version}")
+def check_traffic(
+    service: str, desired: DesiredTraffic, expected_version: int, stored_version: int, live_fences: Collection[int]
+) -> None:
+    """Compare before the swap. Only a run that holds a lease right now changes traffic; the first document is free."""
+    if stored_version and desired.fence not in live_fences:
+        raise StaleCarrier(f"traffic of {service} is not for fence {desired.fence} to change: that lease is gone")
+    if stored_version != expected_version:
+        raise Transient(f"traffic of {service} is at version {stored_version}, not {expected_version}: read it again")
+    if desired.version <= stored_version:
+        raise Bug(f"traffic of {service} must grow beyond version {stored_version}, not to {desired.version}")

@@ -151,8 +151,9 @@ class MemoryStore:
         return traffic_of(text, version, fence)
 
     async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
-        version, fence, _ = self._traffic.get(service, (0, 0, ""))
-        ledger.check_traffic(service, desired, expected_version, version, fence)
+        version = self._traffic[service][0] if service in self._traffic else 0
+        live = [lease.fence for lease in self._leases.values() if lease.service == service]
+        ledger.check_traffic(service, desired, expected_version, version, live)
         self._traffic[service] = (desired.version, desired.fence, traffic_text(desired))
 
     async def set_switch(

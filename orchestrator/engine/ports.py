@@ -194,7 +194,8 @@ class Store(Protocol):
     async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
         """Write the document if it still is at `expected_version` (0: there is none).
 
-        Raise Transient when it moved on (read again), StaleCarrier when a newer fence has written.
+        Raise Transient when it moved on (read again), StaleCarrier unless `desired.fence` is a lease's that is held now
+        (the first document is free).
         """
 
     async def set_switch(

@@ -223,11 +223,13 @@ class SqlStore:
     def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
         table = schema.traffic
         row = {"version": desired.version, "fence": desired.fence, "document": traffic_text(desired)}
+        holding = (schema.leases.c.service == service) & schema.leases.c.run.is_not(None)
         with self._transaction() as connection:
-            stored = select(table.c.version, table.c.fence).where(table.c.service == service).with_for_update()
-            found = connection.execute(stored).one_or_none()
-            version, fence = found or (0, 0)
-            ledger.check_traffic(service, desired, expected_version, version, fence)
+            # Locked in this order everywhere: leases, then traffic. A lease cannot be freed in between.
+            live = connection.execute(select(schema.leases.c.fence).where(holding).with_for_update()).scalars().all()
+            stored = select(table.c.version).where(table.c.service == service).with_for_update()
+            found = connection.execute(stored).scalar()
+            ledger.check_traffic(service, desired, expected_version, found or 0, live)
             if found:
                 connection.execute(update(table).where(table.c.service == service).values(row))
                 return

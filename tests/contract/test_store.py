@@ -314,18 +314,34 @@ async def test_switches_reach_their_service_and_the_star_reaches_all(store: Stor
 @at_once
 async def test_traffic_is_written_by_whoever_read_it_last(store: Store) -> None:
     assert await store.load_traffic("gates") is None
-    first = DesiredTraffic(1, 3, {"aws/a": OUT, "aws/b": STEADY, "azure/1": ramp(0.1)}, {"aws/us": 100})
+    first = DesiredTraffic(1, 0, {"aws/a": OUT, "aws/b": STEADY, "azure/1": ramp(0.1)}, {"aws/us": 100})
     await store.save_traffic("gates", first, 0)
     assert first == await store.load_traffic("gates")
-    second = first.with_zone("aws/a", STEADY, 3)
+    await store.commit(await begin(store), step("aws/a"), NOW)
+    second = first.with_zone("aws/a", STEADY, 1)
     await store.save_traffic("gates", second, 1)
     with pytest.raises(Transient, match="at version 2, not 1"):
-        await store.save_traffic("gates", first.with_zone("aws/b", OUT, 3), 1)
-    with pytest.raises(StaleCarrier, match="fence 3; 2 is"):
-        await store.save_traffic("gates", second.with_zone("aws/b", OUT, 2), 2)
+        await store.save_traffic("gates", first.with_zone("aws/b", OUT, 1), 1)
     with pytest.raises(Bug):
         await store.save_traffic("gates", second, 2)
     assert second == await store.load_traffic("gates")
+
+
+@at_once
+async def test_traffic_is_not_changed_without_a_lease_that_is_held_now(make) -> None:
+    store = make(max_zones_out=2)
+    first = DesiredTraffic(1, 0, {"aws/a": STEADY})
+    await store.save_traffic("gates", first, 0)
+    await store.commit(await begin(store), step("aws/a"), NOW)
+    await store.commit(await begin(store, "drill1", kind="drill"), step("aws/b"), NOW)
+    await store.save_traffic("gates", first.with_zone("aws/b", OUT, 2), 1)
+    out = DesiredTraffic(3, 1, {"aws/a": OUT, "aws/b": OUT})
+    await store.save_traffic("gates", out, 2)  # An older lease that is still held is as good as a newer one.
+    await store.commit(await store.load("d1"), step(None), NOW)
+    for fence in (1, 0, 3):
+        with pytest.raises(StaleCarrier, match=f"fence {fence}"):
+            await store.save_traffic("gates", out.with_zone("aws/a", ramp(0.5), fence), 3)
+    assert out == await store.load_traffic("gates")
 
 
 @at_once

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import coroutine
 from typing import Any
@@ -15,6 +15,7 @@ from orchestrator.core.errors import IllegalTransition, StaleCarrier, Transient
 from orchestrator.core.machine import Effect, Event
 from orchestrator.engine import carry as carry_module
 from orchestrator.engine.carry import Interrupted, carry
+from orchestrator.engine.fence import RunFence
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Advance, Run
 from orchestrator.ports import Fence
@@ -216,6 +217,40 @@ def test_a_zombie_that_writes_without_asking_still_loses_at_commit(bench: Bench,
     assert not bench.carry()
     assert (DONE if ends != "not at all" else DONE[:1]) == bench.history()
     assert bench.row().trouble is None
+
+
+def test_a_zombie_that_was_waiting_for_a_person_does_not_act_on_the_order_that_comes(bench: Bench) -> None:
+    drive(bench.order("pause"))
+    bench.clock.at[1.0] = lambda: bench.store.claim("r1", "other", START)
+    bench.clock.at[2.0] = lambda: bench.order("resume")
+    assert not bench.carry()
+    assert [] == bench.hands.performed
+    assert ["pause"] == bench.history()
+
+
+@pytest.mark.parametrize("lost", ["the run", "the lease"])
+def test_the_fence_raises_when_the_run_or_its_lease_is_somebody_elses(bench: Bench, lost: str) -> None:
+    out = Advance(bench.machine.dump(Toy(step=1)), "active", "aws/a", False, Event("x"), None, 0.0)
+    drive(bench.store.commit(bench.row(), out, START))
+    fence = RunFence(bench.store, "r1", 0, drive(bench.store.held("r1")).lease)
+    drive(fence.check())
+    if lost == "the run":
+        drive(bench.store.claim("r1", "other", START))
+    else:
+        drive(bench.store.commit(bench.row(), replace(out, zone="aws/b"), START))
+    with pytest.raises(StaleCarrier):
+        drive(fence.check())
+
+
+def test_a_carrier_whose_lease_is_gone_though_nobody_took_over_does_not_end_silently(bench: Bench) -> None:
+    async def robbed(effect: Effect, fence: Fence, interrupted: Interrupted) -> None:
+        bench.store._leases.clear()
+        await fence.check()
+
+    bench.hands.acts["upgrade"] = robbed
+    with pytest.raises(StaleCarrier, match="no longer holds lease number 1"):
+        bench.carry()
+    assert "no longer holds lease" in (bench.row().trouble or "")
 
 
 def test_a_run_that_waits_for_a_person_hears_an_order_within_a_fifth_of_a_second(bench: Bench) -> None:

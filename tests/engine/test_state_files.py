@@ -59,6 +59,16 @@ def test_every_file_is_its_owners_alone_whatever_the_umask_says(tmp_path: Path) 
     assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
 
 
+def test_a_commit_outlives_a_power_cut_and_readers_never_wait_for_a_writer(tmp_path: Path) -> None:
+    store = SqlStore(Place.of(tmp_path))
+    with store._engine.connect() as connection:
+        assert (2, "wal") == (
+            connection.execute(text("PRAGMA synchronous")).scalar(),
+            connection.execute(text("PRAGMA journal_mode")).scalar(),
+        )
+    store.close()
+
+
 def test_a_database_url_of_another_kind_is_rejected() -> None:
     with pytest.raises(Rejected, match="not mysql://"):
         Place.of("mysql://somewhere/x")
