@@ -1,5 +1,6 @@
 """The emulated Azure in virtual time, under the real SDK: requests reach the handler without a socket, and the SDK's
-waiting between polls moves the clock and lets a told data plane report."""
+waiting between polls moves the clock and lets a told data plane report. A poller polls in a thread of its own: look at
+what happens meanwhile with polling=False."""
 
 from __future__ import annotations
 

@@ -115,8 +115,8 @@ def test_a_request_without_a_token_is_401():
 def test_tokens_can_be_made_to_expire_and_a_new_one_is_taken():
     with provisioned() as world:
         old = world.clients().compute.virtual_machine_scale_sets
-        new = world.clients(LabCredential("renewed")).compute.virtual_machine_scale_sets
-        old.get(GROUP, SET)
+        new = world.clients(LabCredential(lifetime_s=60)).compute.virtual_machine_scale_sets
+        assert SET == old.get(GROUP, SET).name == new.get(GROUP, SET).name
         world.azure.expire_tokens()
         with pytest.raises(ClientAuthenticationError) as caught:
             old.get(GROUP, SET)

@@ -67,9 +67,9 @@ def test_an_upgrade_replaces_all_named_machines_at_once_in_place():
     with provisioned() as world:
         before = world.instances()
         sets(world).begin_update(GROUP, SET, new_model("v2")).result()
-        poller = sets(world).begin_update_instances(GROUP, SET, ALL)
+        sets(world).begin_update_instances(GROUP, SET, ALL, polling=False)
         assert ["Updating"] * 3 == [vm.properties.provisioning_state for vm in vms(world)]
-        poller.result()
+        world.wait(1)
         after = world.instances()
         assert ["v2"] * 3 == [i.version for i in after]
         assert [2] * 3 == [i.incarnation for i in after]
@@ -104,8 +104,7 @@ def test_a_report_about_the_old_process_does_not_end_an_upgrade():
     with provisioned() as world:
         sets(world).begin_update(GROUP, SET, new_model("v2")).result()
         old = world._seen(world.azure.desired()[0])
-        poller = sets(world).begin_update_instances(GROUP, SET, ALL, polling=False)
-        assert poller is not None
+        sets(world).begin_update_instances(GROUP, SET, ALL, polling=False)
         world.azure.observe(old)
         assert ["Updating"] * 3 == [vm.properties.provisioning_state for vm in vms(world)]
 
@@ -127,11 +126,10 @@ def test_a_newer_upgrade_preempts_the_one_at_work():
     with provisioned(boot_timeout_s=20) as world:
         world.stuck.add("v2")
         sets(world).begin_update(GROUP, SET, new_model("v2")).result()
-        stuck = sets(world).begin_update_instances(GROUP, SET, ALL, polling=False)
+        sets(world).begin_update_instances(GROUP, SET, ALL, polling=False)
         world.wait(1)
         sets(world).begin_update(GROUP, SET, new_model("v3")).result()
         sets(world).begin_update_instances(GROUP, SET, ALL).result()
-        assert stuck is not None
         assert {"v3"} == {i.version for i in world.instances()}
         assert [("started", "v2"), ("cancelled", "v2"), ("started", "v3"), ("finished", "v3")] == [
             (line["state"], line["version"]) for line in world.timeline.of("refresh")
@@ -146,8 +144,7 @@ def test_a_rolling_upgrade_goes_batch_by_batch_and_reports_how_far_it_is():
         model = new_model("v2")
         model["properties"] |= policy
         sets(world).begin_update(GROUP, SET, model).result()
-        poller = rolling.begin_start_os_upgrade(GROUP, SET, polling=False)
-        assert poller is not None
+        rolling.begin_start_os_upgrade(GROUP, SET, polling=False)
         at_work = rolling.get_latest(GROUP, SET).properties
         assert ("RollingForward", 2, 1) == (
             at_work.running_status.code,
@@ -223,6 +220,13 @@ def test_a_stale_etag_is_412_and_changes_nothing():
                 GROUP, SET, {"tags": {"a": "2"}}, etag=stale, match_condition=MatchConditions.IfNotModified
             )
         assert "1" == sets(world).get(GROUP, SET).tags["a"]
+
+
+def test_a_scale_set_stays_in_its_zone():
+    with provisioned() as world:
+        path = f"providers/Microsoft.Compute/virtualMachineScaleSets/{SET}"
+        answer = world.call("PUT", path, json.loads(world.call("GET", path).body) | {"zones": ["2"]})
+        assert (409, "PropertyChangeNotAllowed") == (answer.status, json.loads(answer.body)["error"]["code"])
 
 
 def test_user_data_is_shown_only_when_asked_for():

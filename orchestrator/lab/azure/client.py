@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,16 @@ from azure.mgmt.trafficmanager import TrafficManagerManagementClient
 
 
 class LabCredential:
-    """Hands out a new token whenever it is asked: the stand-in takes any until it is told to expire them."""
+    """Hands out a new token whenever it is asked: the stand-in takes any until it is told to expire them.
 
-    def __init__(self, name: str = "lab") -> None:
-        self._name = name
-        self._count = 0
+    azure-core keeps a token until 300 s before its end, so a `lifetime_s` below that asks anew for every request.
+    """
+
+    def __init__(self, name: str = "lab", *, lifetime_s: int = 3600) -> None:
+        self._name, self._lifetime_s = name, lifetime_s
 
     def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
-        self._count += 1
-        return AccessToken(f"{self._name}-{self._count}", int(time.time()) + 3600)
+        return AccessToken(f"{self._name}-{uuid.uuid4()}", int(time.time()) + self._lifetime_s)
 
 
 class _PlainHttp(SansIOHTTPPolicy[Any, Any]):

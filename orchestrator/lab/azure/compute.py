@@ -83,6 +83,10 @@ class ScaleSets:
         """Take the new model over at once; capacity follows as a long-running operation."""
         old_capacity = found.capacity if found else 0
         region, zone = self._check(body, found)
+        if found is not None and (region, zone) != (found.region, found.zone):
+            raise ArmError(
+                409, "PropertyChangeNotAllowed", "Changing properties 'location' and 'zones' is not allowed."
+            )
         self._check_quota(region, body["sku"]["capacity"] - old_capacity)
         body["properties"].setdefault("orchestrationMode", "Uniform")
         properties = {"provisioningState": "Updating" if found else "Creating", "uniqueId": self._world.new_id()}
@@ -115,9 +119,8 @@ class ScaleSets:
         if request.fault is not None and request.fault.kind is FaultKind.FAIL:
             operation = operations.start_failed(request, found.region, what, on_end)
         else:
-            before = set(found.vms)
             short = fleet.resize(self._world, found, request.now)
-            new = [vm for vm in found.vms.values() if vm.id not in before]
+            new = [vm for vm in found.vms.values() if vm.provisioning == "Creating"]
             judge = fleet.until_running(self._world, found, new, request.now, short)
             operation = operations.start(request, found.region, what, judge, on_end)
         found.write = operation

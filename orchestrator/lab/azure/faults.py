@@ -43,7 +43,7 @@ WORDS: dict[FaultKind, tuple[int, str, str]] = {
 class Fault:
     """Hits the next `count` calls whose method is `method` ("*": any) and whose path matches the regex `path`.
 
-    `retry_after_s` None sends no Retry-After. `delay_s` is slept before the call is looked at, also without a kind.
+    `retry_after_s` None sends no Retry-After. `delay_s` is slept before the call is looked at; kind None only delays.
     """
 
     kind: FaultKind | None

@@ -162,6 +162,7 @@ class Instances:
             for vm in doomed:
                 del owner.vms[vm.id]
             owner.document["sku"]["capacity"] = max(0, owner.capacity - len(doomed))
+            owner.document["etag"] = f'"{self._world.new_id()}"'
             return lambda _now: SUCCEEDED
 
         return accepted(self._world, request, owner, C + "DeleteInstances", work)

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from orchestrator.lab.azure.arm import NETWORK, ArmError, Body, Params, Reply, Request, Route, check_match, not_found
+from orchestrator.lab.azure.faults import FaultKind
 from orchestrator.lab.azure.operations import SUCCEEDED, Ended
 from orchestrator.lab.azure.state import World
 
@@ -159,7 +160,7 @@ class Networks:
 def write(world: World, request: Request, location: str, body: Body | None, status: int) -> Reply:
     """Answer a network write with a long-running operation that ends `network_write_s` later."""
     what = f"Microsoft.Network {request.method}"
-    if request.fault is not None and request.fault.kind == "fail":
+    if request.fault is not None and request.fault.kind is FaultKind.FAIL:
         operation = world.operations.start_failed(request, location, what)
     else:
         end = request.now + world.network_write_s
