@@ -99,7 +99,7 @@ class LocalAgent:
                 reachable=True,
                 ready=ready.status == HTTPStatus.OK,
                 admitted=told["admitted"] is True,
-                version=str(told["version"]),
+                version=_text(told["version"]),
                 in_flight=_natural(told["in_flight"]),
                 connections=_natural(told["connections"]),
             )
@@ -139,11 +139,8 @@ class LocalAgent:
         if reply.status == HTTPStatus.OK:
             return None
         told = f"instance {peer.id} answered {reply.status} to PUT /admission"
-        return (
-            Rejected(told)
-            if HTTPStatus.BAD_REQUEST <= reply.status < HTTPStatus.INTERNAL_SERVER_ERROR
-            else Transient(told)
-        )
+        sick = reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return Transient(told) if sick else Rejected(told)
 
 
 def quantile(ordered: Sequence[float], q: float) -> float | None:
@@ -156,6 +153,12 @@ def _status(reply: Reply) -> dict[str, object]:
     if reply.status != HTTPStatus.OK or not isinstance(told, dict):
         raise ValueError("not a status")
     return told
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004 one kind of error for all that is not a status
+    return value
 
 
 def _natural(value: object) -> int:

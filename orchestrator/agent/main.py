@@ -33,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.source_address or host,
             options.allow,
             service_port=options.service_port,
-            tls=options.tls,
         )
 
         def end(*_: object) -> None:
@@ -57,9 +56,8 @@ def serve(
     allowed_networks: Sequence[IPv4Network],
     *,
     service_port: int = 8080,
-    tls: tuple[Path, Path] | None = None,
 ) -> Server:
-    """Return a server ready to `run()`; it ends at SIGTERM, SIGINT or `should_exit`. `tls`: certificate and key files.
+    """Return a server ready to `run()`; it ends at SIGTERM, SIGINT or `should_exit`.
 
     Raises Rejected when told to listen where the world could reach it: only loopback and private addresses are taken.
     """
@@ -73,7 +71,6 @@ def serve(
     if not address.is_private or address.is_unspecified:
         raise Rejected(f"the agent listens on a loopback or private address, not on {address}")
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
-    certificate, key = tls or (None, None)
     config = uvicorn.Config(
         application(LocalAgent(source_address, allowed_networks, service_port), token),
         host=listen[0],
@@ -85,8 +82,6 @@ def serve(
         limit_concurrency=200,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
     )
     return uvicorn.Server(config)
 
@@ -117,7 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source-address", help="where it connects from (default: where it listens)")
     parser.add_argument("--service-port", type=int, default=8080, help="port of instances (default %(default)s)")
-    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERTIFICATE", "KEY"), help="serve HTTPS")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
     return parser
 

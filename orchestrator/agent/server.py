@@ -26,7 +26,7 @@ PEERS_MAX = 1000
 ID_MAX = 256
 REQUESTS_MAX = 100_000
 TIMEOUT_MAX_S = 300.0
-CALLS_MAX = 16  # at once; each has at most CONCURRENCY connections of its own
+CALLS_MAX = 8  # at once; each has at most CONCURRENCY connections of its own
 RETRY_AFTER_S = 1
 
 Fields = dict[str, Any]
@@ -98,7 +98,7 @@ def _read(body: bytes, call: Call) -> Fields:
     """Return the body's fields. Raises Rejected for anything but exactly the call's own, each of its kind."""
     try:
         said = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"the body is not JSON: {error}") from error
     return _exactly(said, {"peers": _peers, **call.fields}, "the body")
 

@@ -28,7 +28,7 @@ class Reply:
         """Return the body's JSON, or None when it is none."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 

@@ -106,6 +106,8 @@ def test_an_instance_that_closes_after_each_answer_is_probed_as_well():
         {**told(STATUS), "GET /readyz": b"x" * 300_000},
         told([]),
         told({"version": "v1"}),
+        told({**STATUS, "version": None}),
+        {**told(STATUS), "GET /status": http(200, b"[" * 100_000)},
         told({**STATUS, "in_flight": -1}),
         told({**STATUS, "in_flight": "0"}),
         told({**STATUS, "connections": None}),

@@ -87,6 +87,7 @@ def test_healthz_is_open_to_all():
     ("why", "call", "body"),
     [
         ("not JSON", "probe", b"{"),
+        ("not JSON", "probe", b"[" * 100_000),
         ("must be an object with peers", "probe", []),
         ("missing peers", "probe", {}),
         ("unknown port; it has exactly peers", "probe", {"peers": PEERS, "port": 1}),

@@ -136,7 +136,7 @@ class Pile:
 
 
 class Tally:
-    """All that was settled. `report` costs milliseconds: it is for the end of a run, `counts` for its progress."""
+    """All that was settled. `recount` costs milliseconds: it is for the end of a run, the piles' `counts` for its progress."""
 
     def __init__(self) -> None:
         self.total = Pile()

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--resolver", required=True, type=_endpoint, metavar="HOST:PORT", help="DNS server to ask")
     parser.add_argument("--name", default="gates.lab.", help="record of the service (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port of the load balancers (default %(default)s)")
+    parser.add_argument("--port", type=_count, default=8000, help="port of the load balancers (default %(default)s)")
     parser.add_argument("--log", required=True, type=Path, help="new CSV file, one line a request")
     parser.add_argument(
         "--rate", type=_positive, default=300.0, help="requests/s; peak of a curve (default %(default)s)"
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "--curve", choices=("constant", "day"), default="constant", help="day: quiet night, evening peak"
     )
     parser.add_argument("--day-s", type=_positive, default=240.0, help="seconds that a day takes (default %(default)s)")
-    parser.add_argument("--clients", type=int, default=60, help="users, each with a DNS cache (default %(default)s)")
+    parser.add_argument("--clients", type=_count, default=60, help="users, each with a DNS cache (default %(default)s)")
     parser.add_argument("--seconds", type=_positive, help="end after this long (default: at SIGTERM or SIGINT)")
     parser.add_argument(
         "--fresh", type=_share, default=0.3, metavar="SHARE", help="0..1 with a connection of their own"
@@ -155,6 +155,13 @@ def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 
