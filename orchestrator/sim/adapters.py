@@ -16,11 +16,10 @@ from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe,
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import Placement, ZoneSeen, ZoneTraffic
-from orchestrator.lab.model import Admin
 from orchestrator.ports import Fence, FleetSeen, GlobalSeen, Instance, Notice, Peer, Replacement
 from orchestrator.sim import load
 from orchestrator.sim.faults import Wire
-from orchestrator.sim.truth import BACKEND_POOL, RAMP_POOL, STEADY_POOL, Blow, Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.truth import BACKEND_POOL, RAMP_POOL, STEADY_POOL, Admin, Blow, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WEIGHT_MAX = 999

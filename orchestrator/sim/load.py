@@ -5,11 +5,11 @@ Between two changes of the world every rate is constant, so counting is one mult
 
 from __future__ import annotations
 
-from orchestrator.lab.model import Admin
 from orchestrator.sim.truth import (
     BACKEND_POOL,
     RAMP_POOL,
     STEADY_POOL,
+    Admin,
     Behaviour,
     Blow,
     Box,

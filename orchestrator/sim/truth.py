@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.topology import Region, Zone
-from orchestrator.lab.model import Admin
 
 STEADY_POOL = "steady"
 RAMP_POOL = "ramp"
@@ -21,6 +20,14 @@ class Life(StrEnum):
     BOOTING = "booting"
     RUNNING = "running"
     DEAD = "dead"  # the machine is lost; only its cloud can bring it back
+
+
+class Admin(StrEnum):
+    """Azure's backend admin state; on AWS always NONE."""
+
+    NONE = "None"  # the probe decides
+    UP = "Up"  # takes new connections whatever the probe says
+    DOWN = "Down"  # no new connections; established ones stay
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from orchestrator.core.topology import Topology
-from orchestrator.lab.model import Admin
 from orchestrator.sim import load
 from orchestrator.sim.scheduler import Scheduler
 from orchestrator.sim.truth import (
@@ -19,6 +18,7 @@ from orchestrator.sim.truth import (
     RAMP_POOL,
     STEADY_POOL,
     WELL,
+    Admin,
     Behaviour,
     Blow,
     Box,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.deploy import DeployPolicy
-from orchestrator.lab.model import Admin
 from orchestrator.sim.checkers import all_checkers, watch
 from orchestrator.sim.scenario import BRISK, two_clouds
 from orchestrator.sim.scheduler import Scheduler
-from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Behaviour, Blow
+from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Admin, Behaviour, Blow
 from orchestrator.sim.world import World, build
 
 AWS, AZURE = "aws/us-east-1a", "azure/eastus-1"
