@@ -228,7 +228,7 @@ class DeployPerformer:
         fleet = self._world.fleet(job.zone)
 
         async def begin() -> bool:
-            seen = (await self._steering.seen()).get(job.zone.id)
+            seen = await self._steering.seen_zone(job.zone)
             probes = await self._gauge.probe(job.zone, anew=True)
             refusal = refuse_replacing(job.zone.id, seen, sum(p.in_flight for p in probes if p.reachable))
             if refusal is not None:

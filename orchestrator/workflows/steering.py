@@ -47,6 +47,10 @@ class Steering:
             seen.update(await self._world.traffic(region).read(region))
         return seen
 
+    async def seen_zone(self, zone: Zone) -> ZoneSeen | None:
+        region = self._world.topology.region_of(zone.id)
+        return (await self._world.traffic(region).read(region)).get(zone.id)
+
     async def step_region(self, region: Region, fence: Fence) -> Mapping[str, ZoneSeen]:
         """Bring the region one step closer to the document and say what it does now."""
         document = await self.document()
