@@ -107,9 +107,10 @@ class SqlStore:
             return
         mine = select(func.pg_try_advisory_lock(func.hashtext(f"failout executor {name}")))
         with self._errors():
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            held = connection.execute(mine).scalar()
+            connection = self._engine.connect()
         try:
+            with self._errors():
+                held = connection.execution_options(isolation_level="AUTOCOMMIT").execute(mine).scalar()
             if not held:
                 raise Rejected(f"an executor named {name!r} is running already: give this one a name of its own")
             yield

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_glance_works_while_the_store_is_being_written(place: Place) -> None:
 
 def test_a_glance_imports_no_database_library_and_fits_in_status_half_second(place: Place) -> None:
     code = f"""
-        import sys, time
+        import sys
         from pathlib import Path
         from orchestrator.engine.glance import glance_at
         from orchestrator.engine.place import Place
@@ -107,13 +107,12 @@ def test_a_glance_imports_no_database_library_and_fits_in_status_half_second(pla
         heavy = {{"sqlalchemy", "dbos", "psycopg", "asyncio", "structlog"}} & set(sys.modules)
         print(sorted(heavy))
     """
-    best_s = 10.0
-    for _ in range(3):
-        began = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-        best_s = min(best_s, time.monotonic() - began)
-        assert "[]" == done.stdout.strip()
-    assert best_s < 0.3
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "[]" == done.stdout.strip()
+    # Processor time, start of Python included: nothing in it waits, and other tests may keep this machine busy.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
 
 
 @pytest.mark.parametrize("opened", ["store", "glance"])
