@@ -1,4 +1,4 @@
-"""The AWS adapters on the lab's emulated AWS, with instances that are told rather than run: they boot and probe in 50 ms."""
+"""The AWS adapters on the lab's emulated AWS, with instances that are told rather than run: a round is 50 ms."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 BLOCK = 41
 KEYS = Keys("lab", "lab")
 PATIENCE_S = 30.0
+PROBES = 3  # rounds until a target that was just registered is judged
 
 
 class Machines(threading.Thread):
@@ -30,7 +31,7 @@ class Machines(threading.Thread):
     def __init__(self, aws: EmulatedAws) -> None:
         super().__init__(name="machines", daemon=True)
         self.sick: set[str] = set()
-        self.rounds = 0
+        self._probed: dict[tuple[str, str], int] = {}  # (pool, instance) -> rounds since it was registered
         self._aws = aws
         self._over = threading.Event()
 
@@ -39,7 +40,6 @@ class Machines(threading.Thread):
         while not self._over.wait(0.05):
             for region in self._aws.desired():
                 self._aws.observe(self._seen(region, booting))
-            self.rounds += 1
 
     def stop(self) -> None:
         self._over.set()
@@ -48,17 +48,15 @@ class Machines(threading.Thread):
     def _seen(self, region: DesiredRegion, known: set[str]) -> SeenRegion:
         processes = {i.id: Process.RUNNING if i.id in known else Process.BOOTING for i in region.instances}
         known.update(processes)
+        members = {(pool.name, m.instance): m for front in region.fronts for pool in front.pools for m in pool.members}
+        self._probed = {key: self._probed.get(key, 0) + 1 for key, m in members.items() if not m.draining}
         targets = {
-            (pool.name, member.instance): self._health(member.zone, processes[member.instance])
-            for front in region.fronts
-            for pool in front.pools
-            for member in pool.members
-            if member.instance in processes
+            key: self._health(m.zone, processes.get(m.instance), self._probed.get(key, 0)) for key, m in members.items()
         }
         return SeenRegion(region.id, processes, {i: p is Process.RUNNING for i, p in processes.items()}, targets)
 
-    def _health(self, zone: str, process: Process) -> TargetHealth:
-        if process is Process.BOOTING:
+    def _health(self, zone: str, process: Process | None, rounds: int) -> TargetHealth:
+        if process is not Process.RUNNING or rounds < PROBES:
             return TargetHealth.INITIAL
         return TargetHealth.UNHEALTHY if zone in self.sick else TargetHealth.HEALTHY
 
@@ -98,10 +96,6 @@ class AwsRig:
 
     async def set_healthy(self, zone: str, *, healthy: bool) -> None:
         (self.machines.sick.discard if healthy else self.machines.sick.add)(zone)
-        # A target keeps what was last told of it until the next round; a real probe starts anew at `initial`.
-        told = self.machines.rounds
-        while self.machines.rounds < told + 2:
-            await self.sleep(self.poll_s)
 
     async def resize(self, zone: str, instances: int) -> None:
         group = self.region.zones[[z.id for z in self.region.zones].index(zone)].fleet["auto_scaling_group"]

@@ -88,6 +88,18 @@ class TrafficContract:
             seen = await reach(rig, wanted)
         assert seen.taking == seen.total == rig.region.zones[0].instances
 
+    async def test_a_zone_that_joins_never_stops_taking(self, rig: TrafficRig) -> None:
+        zone = rig.region.zones[0]
+        await reach(rig, OUT)
+        await reach(rig, ramp(1.0))
+
+        async def look() -> ZoneSeen:
+            seen = (await step(rig, STEADY))[zone.id]
+            assert seen.taking > 0, f"the survivors carry it all again: {seen}"
+            return seen
+
+        await until(rig, look, lambda s: matches(s, STEADY, rig.traffic.grain(zone, zone.instances)), "it has joined")
+
     async def test_a_zone_may_return_at_once(self, rig: TrafficRig) -> None:
         await reach(rig, OUT)
         await reach(rig, STEADY)
