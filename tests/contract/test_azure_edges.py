@@ -272,6 +272,19 @@ def test_a_zone_is_emptied_through_its_instances_while_azure_does_not_answer(rig
     assert flags(rig) == {f"gates-eastus-1_{n}" for n in range(3)}
 
 
+def test_a_zone_is_emptied_at_once_while_azure_hangs(rig: AzureRig) -> None:
+    async def story() -> None:
+        await rig.traffic.read(rig.region)
+        rig.emulated.faults.add(Fault(None, "GET", POOL, delay_s=1.5))
+        applied = asyncio.create_task(apply(rig, OUT))
+        await asyncio.sleep(0.5)
+        assert len(flags(rig)) == 3
+        assert not applied.done()
+        await applied
+
+    asyncio.run(story())
+
+
 def test_a_zone_is_taken_out_of_the_pool_while_its_agent_does_not_answer(rig: AzureRig) -> None:
     async def story() -> None:
         rig.agent.trouble = Transient("the agent does not answer")

@@ -29,9 +29,9 @@ def translate(error: AzureError, call: str, where: str) -> FailoutError:
     from azure.core.exceptions import ClientAuthenticationError, HttpResponseError  # noqa: PLC0415
 
     told = f"azure {call} for {where}"
-    if isinstance(error, HttpResponseError) and error.status_code is not None:
+    if isinstance(error, HttpResponseError) and (error.status_code or 0) >= 400:  # noqa: PLR2004  (else: a spoilt answer)
         code, message = _code_and_message(error)
-        return from_status(error.status_code, code, message, getattr(error.response, "headers", {}), told)
+        return from_status(error.status_code or 0, code, message, getattr(error.response, "headers", {}), told)
     if isinstance(error, ClientAuthenticationError):
         return Denied(f"{told}: no usable credential ({type(error).__name__})")
     return Transient(f"{told}: no answer ({type(error).__name__})")

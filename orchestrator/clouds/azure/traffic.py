@@ -1,14 +1,15 @@
 """The region tier on Azure: a Standard Load Balancer's backend pool, and the admission flags of the region's instances.
 
 Level-triggered: `apply` reads the pool and the instances, does what `pool.moves` says, and returns. Traffic is stopped
-first through the flag, which needs no Azure API (I10), then in the pool, all zones in one conditional write. Azure lets a
+first through the flag, which needs no word from Azure (I10), then in the pool, all zones in one conditional write. Azure lets a
 later write supersede one that is still at work, so none is waited for; but what a write changes is not believed before
 Azure says that it is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -80,31 +81,32 @@ class AzureTraffic:
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
         """Does what can be done when the agent or Azure fails, then raises what failed first."""
         failed: list[FailoutError] = []
-        try:
-            look = await self._look(region)
-        except FailoutError as error:
-            out = {zone for zone, traffic in desired.items() if traffic.placement is Placement.OUT}
-            await self._flag(region, self._known(out), admitted=False, fence=fence)
-            raise error from error.__cause__
+        out = [zone for zone, traffic in desired.items() if traffic.placement is Placement.OUT]
+        emptied, look = await asyncio.gather(
+            _tried(self._dismiss_known(region, out, fence), failed), self._look(region), return_exceptions=True
+        )
+        if isinstance(emptied, BaseException):
+            raise emptied
+        if isinstance(look, BaseException):
+            raise look
         if look.silent is not None:
             failed.append(look.silent)
         wanted = {zone: pools.moves(look.of(zone), traffic) for zone, traffic in desired.items()}
-        steps = (
-            self._flag(region, [s for moves in wanted.values() for s in moves.dismiss], admitted=False, fence=fence),
-            self._write(region, look.pool, wanted, fence),
-            self._flag(region, [s for moves in wanted.values() for s in moves.admit], admitted=True, fence=fence),
-        )
-        for step in steps:
-            try:
-                await step
-            except StaleCarrier:
-                for rest in steps:
-                    rest.close()
-                raise
-            except FailoutError as error:
-                failed.append(error)
+        dismiss = [seat for moves in wanted.values() for seat in moves.dismiss]
+        admit = [seat for moves in wanted.values() for seat in moves.admit]
+        await _tried(self._flag(region, dismiss, admitted=False, fence=fence), failed)
+        await _tried(self._write(region, look.pool, wanted, fence), failed)
+        await _tried(self._flag(region, admit, admitted=True, fence=fence), failed)
         if failed:
             raise failed[0]
+
+    async def _dismiss_known(self, region: Region, zones: Sequence[str], fence: Fence) -> None:
+        """Clear the flags of the instances seen last, without a word to Azure: enough to empty a zone (I10)."""
+        seats = [seat for seat in {s.address: s for s in self._seats.values()}.values() if seat.zone in zones]
+        if seats:
+            probes = await self._agents[region.id].probe([_peer(seat) for seat in seats])
+            admitted = {probe.id for probe in probes if probe.admitted}
+            await self._flag(region, [s for s in seats if s.instance in admitted], admitted=False, fence=fence)
 
     async def _look(self, region: Region) -> Look:
         place, name = front(self._azure, region), attribute(region.front, "backend_pool", region.id)
@@ -135,10 +137,6 @@ class AzureTraffic:
                     seat = Seat(machine.name, machine.address, zone.id, AdminState.NONE)
                     self._seats |= {machine.nic: seat, machine.address: seat}
 
-    def _known(self, zones: Iterable[str]) -> list[Seat]:
-        """The instances seen last, for when Azure does not answer: enough to empty a zone through its instances."""
-        return [seat for seat in {s.address: s for s in self._seats.values()}.values() if seat.zone in zones]
-
     async def _flag(self, region: Region, seats: Sequence[Seat], *, admitted: bool, fence: Fence) -> None:
         if seats:
             await fence.check()
@@ -164,6 +162,16 @@ class AzureTraffic:
         await fence.check()
         self._changing[region.id] = frozenset(zone for zone, moves in wanted.items() if moves.states)
         await place.arm.begin("PutBackendPool", region.id, put)
+
+
+async def _tried(step: Awaitable[None], failed: list[FailoutError]) -> None:
+    """Note a failure and let the caller go on; not when the lease is gone, then nothing more may be done."""
+    try:
+        await step
+    except StaleCarrier:
+        raise
+    except FailoutError as error:
+        failed.append(error)
 
 
 def _addresses(pool: BackendAddressPool) -> Sequence[LoadBalancerBackendAddress]:
