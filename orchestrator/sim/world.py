@@ -201,6 +201,7 @@ class World:
                 continue
             if passes is target.healthy:
                 target.changing = None
+                target.proven = target.proven or passes  # it came back faster than the prober could notice
             elif target.changing is not passes:
                 target.changing = passes
                 delay_s = self.physics.health_pass_s if passes else self.physics.health_fail_s

@@ -89,11 +89,13 @@ def test_a_zone_that_somebody_took_out_by_hand_delays_the_deploy() -> None:
 
 
 def test_a_zombie_does_not_overwrite_the_traffic_document() -> None:
-    """Found by simulation (seed 65): a carrier that slept through its successor's step wrote its own wish over it."""
-    for call in range(60, 400, 7):
-        twice = {call: Fault.STALL, call + 40: Fault.STALL}
-        result = simulate(1, replace(good_deploy(), plan=twice))
-        assert result.violations == (), call
+    """Found by simulation: a carrier that slept through its successor's steps wrote its own wish over theirs.
+
+    Without the fence before each save of the document all twelve seeds end with two zones out, or with one left out.
+    """
+    for seed in range(12):
+        result = simulate(seed, replace(good_deploy(), rates={Fault.STALL: 0.02}))
+        assert (result.status, result.violations) == ("succeeded", ()), seed
 
 
 def test_the_same_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.sim.faults import Fault
 from orchestrator.sim.run import Result, simulate
 from orchestrator.sim.scenario import Command, Scenario, Strike, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
+HEAVY = Scenario(make_topology({AWS: 3, AZURE: 3}), users_rps=420.0)
 
 
 def rules(result: Result) -> set[str]:
@@ -38,7 +40,7 @@ def test_a_joining_zone_is_not_overloaded() -> None:
 
 @found("Azure: survivors are scaled back while they serve, which cuts their connections")
 def test_scaling_back_harms_nobody_on_azure() -> None:
-    result = simulate(1, Scenario(make_topology({AWS: 3, AZURE: 3}), users_rps=420.0))
+    result = simulate(1, HEAVY)
     assert "I16" not in rules(result)
 
 
@@ -46,7 +48,7 @@ def test_scaling_back_harms_nobody_on_azure() -> None:
 def test_a_zone_lost_while_survivors_are_scaled_stops_the_drain() -> None:
     slow = Physics(boot_s=25.0)
     strike = Strike(4.0, f"{AZURE}-1", Blow.DARK, 100.0)
-    result = simulate(1, Scenario(make_topology({AWS: 3, AZURE: 3}), 420.0, physics=slow, strikes=(strike,)))
+    result = simulate(1, replace(HEAVY, physics=slow, strikes=(strike,)))
     assert "I1" not in rules(result)
 
 
@@ -76,3 +78,9 @@ def test_a_region_of_one_zone_is_deployed(region: str) -> None:
     other = AZURE if region == AWS else AWS
     result = simulate(1, Scenario(make_topology({region: 1, other: 3}), users_rps=100.0))
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+@found("I3: counters that one agent gives late are divided by a time that is not theirs, so the load seems smaller")
+def test_an_agent_that_answers_late_does_not_hide_load() -> None:
+    late = (replace(HEAVY, plan={call: Fault.SLOW}) for call in range(8, 20))
+    assert not [v for scenario in late for v in simulate(1, scenario).violations if v.rule == "I3"]
