@@ -44,7 +44,6 @@ def test_killed_at_any_point_and_started_again_the_run_ends_as_if_nothing_had_be
     world.mkdir()
     deaths = [
         "intended-drain",
-        "during-drain",
         "committed-drain",
         "during-upgrade",
         "after-upgrade",
