@@ -74,6 +74,11 @@ class LiveFront:
     def live_nodes(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.alive]
 
+    def raise_what_nodes_raised(self) -> None:
+        for task in self.tasks:
+            if task.done():
+                task.result()
+
     def settled(self) -> bool:
         return all(node.settled for node in self.live_nodes())
 
@@ -136,6 +141,7 @@ class Balancer:
             elif live.front.weights != front.weights:
                 self._timeline.write("weights", front=name, weights=dict(front.weights))
             live.front = front
+            live.raise_what_nodes_raised()
             live.place_pools()
             self._tell_members(live)
             live.assign_slots()

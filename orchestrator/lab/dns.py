@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from dnslib import QTYPE, RCODE, RR, A, DNSError, DNSRecord
 
+from orchestrator.core.errors import Rejected
 from orchestrator.lab.haproxy import NODE_HEALTH_PATH
 from orchestrator.lab.model import (
     FRONT_PORT,
@@ -66,7 +67,13 @@ class DnsServer:
         self._names: Mapping[str, Sequence[Answer]] = {}
         self._random = random.Random(seed)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((address, port))
+        try:
+            self._socket.bind((address, port))
+        except OSError as error:
+            self._socket.close()
+            raise Rejected(
+                f"cannot serve DNS at {address}:{port}: {error.strerror}; does another lab run there?"
+            ) from error
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="lab-dns", daemon=True)
         self._thread.start()

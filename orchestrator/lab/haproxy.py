@@ -133,21 +133,26 @@ def cuts(shares: tuple[int, ...]) -> str:
 
 
 def commands(have: Wanted, want: Wanted) -> list[str]:
-    """Return what to say to a node that does `have` so that it does `want`."""
-    said: list[str] = []
+    """Return what to say to a node that does `have` so that it does `want`: first what adds, then weights, then what takes.
+
+    HAProxy serves requests between two commands, so no order may leave a weighted pool without its servers.
+    """
+    adds: list[str] = []
+    takes: list[str] = []
     for slot in sorted({*have.servers, *want.servers}, key=str):
         before, after = have.servers.get(slot), want.servers.get(slot)
         if before == after:
             continue
-        if before and (after is None or before[0] != after[0]):
-            said += [f"set server {slot} state maint", f"shutdown sessions server {slot}"]
+        if after is None or (before and before[0] != after[0]):
+            (adds if after else takes).extend([f"set server {slot} state maint", f"shutdown sessions server {slot}"])
         if after and (before is None or before[0] != after[0]):
-            said.append(f"set server {slot} addr {after[0]} port {SERVICE_PORT}")
+            adds.append(f"set server {slot} addr {after[0]} port {SERVICE_PORT}")
         if after:
-            said.append(f"set server {slot} state {after[1]}")
-    if have.shares != want.shares:  # last: weight never goes to servers that are not there yet
-        said.append(f'experimental-mode on; set var proc.cuts str("{cuts(want.shares)}")')
-    return said
+            (adds if after[1] is Serving.TAKING else takes).append(f"set server {slot} state {after[1]}")
+    weights = (
+        [f'experimental-mode on; set var proc.cuts str("{cuts(want.shares)}")'] if have.shares != want.shares else []
+    )
+    return adds + weights + takes
 
 
 class Node:
@@ -235,6 +240,7 @@ class Node:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
+            process_group=0,
         )
 
     def _forget(self) -> None:

@@ -92,6 +92,7 @@ class Supervisor:
                 f"--seed={self._seed}/{instance.id}/{instance.incarnation}",
             ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            process_group=0,  # Ctrl-C is for the lab, which ends its machines itself
         )  # fmt: skip
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)

@@ -143,6 +143,7 @@ def test_terminating_before_deregistration_ends_costs_the_long_requests_in_fligh
     async def scenario() -> Traffic:
         region = aws(*free_octets(1))
         async with world(tmp_path, region) as made, made.traffic(rate=100, long_share=0.5, long_ms=800) as traffic:
+            await asyncio.sleep(0.7)  # by now about 40 long requests are in flight, a third of them here
             ids = region.of(region.zones[0])
             region.change("steady", ids, draining=True)
             made.plane.push()

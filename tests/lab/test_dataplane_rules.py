@@ -77,12 +77,15 @@ def test_the_ends_of_the_pools_parts_are_cumulative_and_complete():
     assert POOLS_MAX == len(cuts(()).split(":"))
 
 
-def test_weights_move_only_after_the_servers_are_there():
-    want = Wanted((0, 10_000, 0, 0, 0), {Slot(1, 1): ("127.9.1.10", Serving.TAKING)})
-    said = commands(Wanted(), want)
-    assert "set server p1/s1 addr 127.9.1.10 port 8080" == said[0]
-    assert "set server p1/s1 state ready" == said[1]
+def test_servers_come_before_their_weight_and_go_after_it():
+    """HAProxy serves requests between two commands: a pool with weight must not be empty for that moment."""
+    comes, goes = Slot(1, 1), Slot(0, 1)
+    have = Wanted((10_000, 0, 0, 0, 0), {goes: ("127.9.1.10", Serving.TAKING)})
+    want = Wanted((0, 10_000, 0, 0, 0), {goes: ("127.9.1.10", Serving.RESTING), comes: ("127.9.1.11", Serving.TAKING)})
+    said = commands(have, want)
+    assert ["set server p1/s1 addr 127.9.1.11 port 8080", "set server p1/s1 state ready"] == said[:2]
     assert "set var proc.cuts" in said[2]
+    assert ["set server p0/s1 state drain"] == said[3:]
     assert [] == commands(want, want)
 
 
