@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.cases import Case, Table
+
+TABLE = Table()
+REPORT = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """The row of docs/cases.md that this test writes."""
+    row = Case(request.node.name)
+    TABLE.cases.append(row)
+    yield row
+    row.passed = request.node.stash.get(REPORT, False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if call.when == "call":
+        item.stash[REPORT] = report.passed
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    TABLE.write()
