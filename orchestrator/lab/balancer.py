@@ -63,7 +63,6 @@ class LiveFront:
     """A front's nodes by zone, and the places of its pools and slots of its members in them."""
 
     front: Front
-    region: str
     nodes: dict[str, Node]
     tasks: list[asyncio.Task[None]]
     places: dict[str, int] = field(default_factory=dict)
@@ -111,7 +110,7 @@ class LiveFront:
 
 
 class Balancer:
-    """Every front of every region. `reconcile` each tick, then `report`."""
+    """Every front of every region; names are unique over all regions. `reconcile` each tick."""
 
     def __init__(self, timeline: Timeline, folder: Path, faults: Faults, *, strict: bool) -> None:
         self._timeline, self._folder, self._faults, self._strict = timeline, folder, faults, strict
@@ -128,16 +127,16 @@ class Balancer:
 
     def reconcile(self, regions: Sequence[DesiredRegion], health: HealthOf) -> None:
         """Make every node do what the control planes want, given the health of targets."""
-        wanted = {front.name: (region.id, front) for region in regions for front in region.fronts}
+        wanted = {front.name: front for region in regions for front in region.fronts}
         for name in [name for name in self._fronts if name not in wanted]:
             self._end(self._fronts.pop(name))
         taking = dict.fromkeys(self._taking, False)
-        for name, (region, front) in wanted.items():
+        for name, front in wanted.items():
             live = self._fronts.get(name)
             if live is None or live.front.nodes != front.nodes or live.front.kind is not front.kind:
                 if live:
                     self._end(live)
-                live = self._fronts[name] = self._begin(front, region)
+                live = self._fronts[name] = self._begin(front)
             elif live.front.weights != front.weights:
                 self._timeline.write("weights", front=name, weights=dict(front.weights))
             live.front = front
@@ -169,14 +168,14 @@ class Balancer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, front: Front, region: str) -> LiveFront:
+    def _begin(self, front: Front) -> LiveFront:
         nodes = {
             zone: Node(f"lb-{address}", front.kind, address, self._folder, strict=self._strict)
             for zone, address in front.nodes.items()
         }
         loop = asyncio.get_running_loop()
         self._timeline.write("weights", front=front.name, weights=dict(front.weights))
-        return LiveFront(front, region, nodes, [loop.create_task(node.run()) for node in nodes.values()])
+        return LiveFront(front, nodes, [loop.create_task(node.run()) for node in nodes.values()])
 
     def _end(self, live: LiveFront) -> None:
         for task in live.tasks:
