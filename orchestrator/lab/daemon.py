@@ -305,6 +305,7 @@ def serve_control(daemon: Daemon, folder: Path) -> None:
     routes += [Route(path, control, methods=["POST"]) for path in ("/fail", "/heal", "/down")]
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen(128)  # before lab.json says where: whoever reads it may ask at once
     config = uvicorn.Config(Starlette(routes=routes), log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="control", daemon=True).start()
