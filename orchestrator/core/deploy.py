@@ -53,12 +53,14 @@ class E(StrEnum):
     ALREADY_THERE = "already-there"
     REFUSED = "refused"
     PREPARED = "prepared"
+    REPLANNED = "replanned"  # What was prepared no longer suffices: the row learns what more is needed first (I11).
     UNPREPARED = "unprepared"
     DRAINED = "drained"
     DRAIN_TIMED_OUT = "drain-timed-out"
     UPGRADED = "upgraded"
     VERIFIED = "verified"
     STEP_PASSED = "step-passed"
+    STEP_MERGED = "step-merged"  # Too small to be measured under the load of now: the next step covers it (I9).
     RAMPED = "ramped"
     JOINED = "joined"
     REJOINED = "rejoined"  # Joined after a rollback: it skips the bake, never health (I12).
@@ -66,7 +68,8 @@ class E(StrEnum):
     SETTLED = "settled"
     WITHDRAWN = "withdrawn"
     UNHEALTHY = "unhealthy"
-    REVERT = "revert"
+    REVERT = "revert"  # Sick: out at once, whatever the survivors then carry.
+    SENT_BACK = "sent-back"  # A person's order: out again as carefully as the first time.
     CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.
     RECALLED = "recalled"  # Sent back before anything in it was replaced: it may return at once (I9).
     HOLD = "hold"
@@ -78,11 +81,12 @@ class E(StrEnum):
 
 
 _Z = ZoneState
-# In each of these the zone may be sent back to the version it had, or on to a new target; both begin with a drain, so
-# that no instance is replaced while its zone takes traffic (I13).
-_AWAY: Final = {E.REVERT: _Z.DRAINING, E.RETARGET: _Z.DRAINING}
-# Where preparations may have been undone by half, the survivors' capacity is made sure of again first (I3).
-_PREPARED_ANEW: Final = {E.REVERT: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
+# The zone carries nothing, or is leaving: it goes back, or on to a new target, by a drain, so that no instance is
+# replaced while its zone takes traffic (I13).
+_OUT: Final = {E.REVERT: _Z.DRAINING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING}
+# The zone carries users' requests: a sick one leaves at once, but an order asks for the survivors' capacity anew (I3).
+_SERVING: Final = {E.REVERT: _Z.DRAINING, E.SENT_BACK: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
+_ORDERED: Final = {E.SENT_BACK: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
 
 ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     _Z.WAITING: {
@@ -94,11 +98,12 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     },
     _Z.PREPARING: {
         E.PREPARED: _Z.DRAINING,
+        E.REPLANNED: _Z.PREPARING,
         E.UNPREPARED: _Z.SETTLING,
         E.CANCELLED: _Z.SETTLING,
         E.STUCK: _Z.HELD_PREPARING,
         E.INTERRUPTED: _Z.PREPARING,
-        **_PREPARED_ANEW,
+        **_ORDERED,
     },
     _Z.DRAINING: {
         E.DRAINED: _Z.UPGRADING,
@@ -106,14 +111,15 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.RECALLED: _Z.JOINING,
         E.STUCK: _Z.HELD_OUT,
         E.INTERRUPTED: _Z.DRAINING,
-        **_AWAY,
+        E.SENT_BACK: _Z.DRAINING,
+        E.RETARGET: _Z.DRAINING,
     },
     _Z.UPGRADING: {
         E.UPGRADED: _Z.VERIFYING,
         E.HOLD: _Z.HELD_OUT,
         E.STUCK: _Z.HELD_OUT,
         E.INTERRUPTED: _Z.UPGRADING,
-        **_AWAY,
+        **_OUT,
     },
     _Z.VERIFYING: {
         E.VERIFIED: _Z.RAMPING,
@@ -121,24 +127,24 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.HOLD: _Z.HELD_OUT,
         E.STUCK: _Z.HELD_OUT,
         E.INTERRUPTED: _Z.VERIFYING,
-        **_AWAY,
+        **_OUT,
     },
     _Z.RAMPING: {
         E.STEP_PASSED: _Z.RAMPING,
+        E.STEP_MERGED: _Z.RAMPING,
         E.RAMPED: _Z.JOINING,
         E.INCONCLUSIVE: _Z.HELD_SERVING,
         E.HOLD: _Z.HELD_SERVING,
         E.STUCK: _Z.HELD_SERVING,
         E.INTERRUPTED: _Z.RAMPING,
-        **_AWAY,
+        **_SERVING,
     },
     _Z.JOINING: {
         E.JOINED: _Z.BAKING,
         E.REJOINED: _Z.SETTLING,
-        E.HOLD: _Z.HELD_SERVING,
         E.STUCK: _Z.HELD_SERVING,
         E.INTERRUPTED: _Z.JOINING,
-        **_AWAY,
+        **_ORDERED,
     },
     _Z.BAKING: {
         E.BAKED: _Z.SETTLING,
@@ -146,19 +152,19 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.HOLD: _Z.HELD_SERVING,
         E.STUCK: _Z.HELD_SERVING,
         E.INTERRUPTED: _Z.BAKING,
-        **_AWAY,
+        **_SERVING,
     },
     _Z.SETTLING: {
         E.SETTLED: _Z.DONE,
         E.WITHDRAWN: _Z.WAITING,
         E.STUCK: _Z.HELD_SERVING,
         E.INTERRUPTED: _Z.SETTLING,
-        **_PREPARED_ANEW,
+        **_ORDERED,
     },
-    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_PREPARED_ANEW},
-    _Z.HELD_OUT: {E.RESUME: _Z.UPGRADING, **_AWAY},
-    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, **_PREPARED_ANEW},
-    _Z.DONE: {E.REVERT: _Z.WAITING, E.RETARGET: _Z.WAITING},
+    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_ORDERED},
+    _Z.HELD_OUT: {E.RESUME: _Z.UPGRADING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING},
+    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, **_ORDERED},
+    _Z.DONE: {E.SENT_BACK: _Z.WAITING, E.RETARGET: _Z.WAITING},
 }
 
 _EFFECT_OF: Final[Mapping[ZoneState, str]] = {
@@ -353,9 +359,9 @@ def _meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
     if kind is E.UNPREPARED and zone.touched:
         return E.STUCK
-    if kind is E.REVERT and not zone.touched and zone.state is ZoneState.PREPARING:
+    if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.PREPARING:
         return E.CANCELLED
-    if kind is E.REVERT and not zone.touched and zone.state is ZoneState.DRAINING:
+    if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
     if kind is E.JOINED and zone.reverting:
         return E.REJOINED
@@ -382,16 +388,20 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
             undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
             assert isinstance(undo, dict)
             return replace(moved, undo=undo, steps=_steps(steps), step=0, touched=zone.reverting)
-        case E.REVERT | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
+        case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
             return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
+        case E.REPLANNED:
+            undo = event.args["undo"]
+            assert isinstance(undo, dict)
+            return replace(moved, undo=undo)
         case E.UNPREPARED:
             return replace(moved, withdrawing=True)
         case E.WITHDRAWN:
             return replace(moved, withdrawing=False, undo={})
         case E.DRAINED:
             return replace(moved, touched=True, step=0)
-        case E.STEP_PASSED:
-            return replace(moved, step=zone.step + 1)
+        case E.STEP_PASSED | E.STEP_MERGED:
+            return replace(moved, step=min(zone.step + 1, max(0, len(zone.steps) - 1)))
         case E.SETTLED:
             return replace(moved, undo={}, touched=False)
         case _:
@@ -432,7 +442,7 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
         case R.ABORT | R.ROLLBACK:
             course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
             state = replace(state, course=course)
-            state = _each(state, E.REVERT, now, lambda z: z.state not in _IDLE and not _on_its_way_back(z))
+            state = _each(state, E.SENT_BACK, now, lambda z: z.state not in _IDLE and not _on_its_way_back(z))
             return _roll_back_done(state, now) if kind is R.ROLLBACK else state
         case R.RETARGET:
             target = str(event.args["target"])
@@ -461,7 +471,7 @@ def _aim(zone: ZoneProgress, target: str) -> ZoneProgress:
 
 def _roll_back_done(state: DeployState, now: datetime) -> DeployState:
     """I12: every zone that got the new version waits to be rolled back; `next_zone` takes the newest first."""
-    return _each(state, E.REVERT, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
+    return _each(state, E.SENT_BACK, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
 
 
 def _steps(data: Json) -> tuple[RampStep, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, cast
 
 from orchestrator.core.deploy import (
@@ -28,18 +29,44 @@ _IDLE: Final = frozenset({ZoneState.WAITING, ZoneState.DONE})
 
 
 def dump(state: DeployState) -> Json:
-    data = asdict(state)
-    for zone in data["zones"]:
-        zone["since"] = zone["since"].isoformat()
-    return cast("Json", {"schema": SCHEMA, **_plain(data)})
+    """Written out by hand: `asdict` copies deeply and was a third of a simulated history's time."""
+    return {
+        "schema": SCHEMA,
+        "service": state.service,
+        "target": state.target,
+        "policy": dump_policy(state.policy),
+        "zones": [_dump_zone(zone) for zone in state.zones],
+        "status": str(state.status),
+        "course": str(state.course),
+        "reason": state.reason,
+    }
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - asdict gives anything
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, str) else value
+@cache
+def dump_policy(policy: DeployPolicy) -> Json:
+    data = asdict(policy)
+    return cast("Json", {**data, "on_failure": str(policy.on_failure), "ramp_shares": list(policy.ramp_shares)})
+
+
+def _dump_zone(zone: ZoneProgress) -> Json:
+    return {
+        "zone": zone.zone,
+        "state": str(zone.state),
+        "goal": zone.goal,
+        "previous": zone.previous,
+        "since": zone.since.isoformat(),
+        "step": zone.step,
+        "steps": [
+            {"share": s.share, "seconds": s.seconds, "expected_requests": s.expected_requests, "merged": list(s.merged)}
+            for s in zone.steps
+        ],
+        "reverting": zone.reverting,
+        "withdrawing": zone.withdrawing,
+        "touched": zone.touched,
+        "first": zone.first,
+        "undo": dict(zone.undo),
+        "note": zone.note,
+    }
 
 
 def parse(data: Json) -> DeployState:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
 
+from orchestrator.core.health import GatePolicy
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import Placement, ZoneSeen
 
@@ -26,12 +27,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ZoneLoad:
-    """One zone as measured now. `rps` is what it serves, `healthy` how many of its `instances` are ready."""
+    """One zone as measured now: `healthy` of its `instances` are ready and meant to stay; `errors` of `requests` failed."""
 
     zone: str
     rps: float
     instances: int
     healthy: int
+    requests: int = 0
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,22 @@ def refuse_second_zone_out(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal |
     return None
 
 
-def refuse_unsound_survivors(zone: str, loads: Mapping[str, ZoneLoad], topology: Topology) -> Refusal | None:
-    """I2: every other zone has all of its instances ready. Zero instances are not all ready."""
-    sick = [
-        f"{z.id} has {loads[z.id].healthy} of {loads[z.id].instances} ready"
-        if z.id in loads
-        else f"{z.id} is unmeasured"
-        for z in topology.zones()
-        if z.id != zone
-        and (z.id not in loads or loads[z.id].instances == 0 or loads[z.id].healthy < loads[z.id].instances)
-    ]
+def refuse_unsound_survivors(
+    zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, gate: GatePolicy
+) -> Refusal | None:
+    """I2: every other zone has all of its instances ready, and its users' requests answered. Zero are not all ready."""
+    sick = [why for z in topology.zones() if z.id != zone and (why := _unsound(z.id, loads.get(z.id), gate))]
     return Refusal("I2", f"{zone} may not leave: {', '.join(sick)}") if sick else None
+
+
+def _unsound(zone: str, load: ZoneLoad | None, gate: GatePolicy) -> str | None:
+    if load is None:
+        return f"{zone} is unmeasured"
+    if load.instances == 0 or load.healthy < load.instances:
+        return f"{zone} has {load.healthy} of {load.instances} ready"
+    if load.errors >= gate.errors_min and load.errors > load.requests * gate.error_share_max:
+        return f"{zone} fails {load.errors} of {load.requests} requests"
+    return None
 
 
 def refuse_replacing(zone: str, seen: ZoneSeen | None, in_flight: int | None) -> Refusal | None:

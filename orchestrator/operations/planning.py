@@ -100,7 +100,7 @@ async def make_plan(world: World, policy: DeployPolicy, version: str, usual: Map
         steps = _steps(world, policy, zone, loads)
         there = fleet.model_version == version and all(x.version == version for x in fleet.instances)
         refused = [capacity] if isinstance(capacity, Refusal) else []
-        refused += [r for r in [refuse_unsound_survivors(zone_id, loads, world.topology)] if r is not None]
+        refused += [r for r in [refuse_unsound_survivors(zone_id, loads, world.topology, policy.gate)] if r is not None]
         reasons = [f"{zone_id}: {r.rule}: {r.reason}" for r in refused]
         reasons += [f"{zone_id}: I1: {o} is {told(s)}" for o, s in out.items() if o != zone_id]
         plans.append(

@@ -162,6 +162,10 @@ class AwsTraffic:
             change: Parts = [] if weights == truth.weights else [partial(self.world.set_weights, truth, weights)]
             return change + leave
         if not in_steady:
+            zone, others, share = len(place.boxes), _members(truth, STEADY_POOL), _ramp_share(truth)
+            most = min(1.0, zone * others / (others**2 - zone**2)) if others > zone else 1.0
+            if in_ramp and share is not None and share > most + 0.0025:  # two parts at once are too much (I3)
+                return [partial(self.world.set_weights, truth, _weights(truth, most))]
             return [partial(self.world.attach, place, STEADY_POOL)]
         # At the first healthy one: an instance in both groups carries two parts (I3).
         joined = any(box.targets[STEADY_POOL].healthy for box in place.boxes if STEADY_POOL in box.targets)

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from orchestrator.core.errors import Transient
 from orchestrator.core.guards import ZoneLoad
 from orchestrator.core.health import Counters, InstanceProbe, Window, add, window
 from orchestrator.core.topology import Zone
 from orchestrator.ports import FleetSeen, Peer
 from orchestrator.workflows.world import World
 
-Reading = Mapping[str, Mapping[str, Counters]]  # zone -> instance -> counters
+PEERS_STALE_S: Final = 60.0
+LOAD_STALE_S: Final = 15.0
+BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
-PEERS_STALE_S = 60.0
-LOAD_STALE_S = 15.0
+
+@dataclass(frozen=True, slots=True)
+class ZoneReading:
+    """Counters of one zone's instances, taken at some moment between `asked` and `answered` (monotonic seconds).
+
+    An instance that did not answer stands with its last counters: when it answers again, only what came since counts.
+    """
+
+    asked: float
+    answered: float
+    counters: Mapping[str, Counters]
+    heard: int
+
+
+Reading = Mapping[str, ZoneReading]
 
 
 @dataclass(slots=True)
@@ -29,7 +46,8 @@ class Gauge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._fleets: dict[str, _Known] = {}
-        self._readings: list[tuple[float, Reading]] = []
+        self._readings: list[Reading] = []
+        self._last: dict[str, Counters] = {}
 
     async def fleet(self, zone: Zone, *, anew: bool = False) -> FleetSeen:
         now = self._world.clock.monotonic()
@@ -38,6 +56,10 @@ class Gauge:
             known = self._fleets[zone.id] = _Known(now, await self._world.fleet(zone).describe(zone))
         return known.fleet
 
+    def forget(self, zone: Zone) -> None:
+        """Its instances are about to change: ask its cloud at the next look."""
+        self._fleets.pop(zone.id, None)
+
     async def peers(self, zone: Zone, *, anew: bool = False) -> list[Peer]:
         seen = await self.fleet(zone, anew=anew)
         return [Peer(i.id, i.address) for i in seen.instances if i.address]
@@ -45,60 +67,64 @@ class Gauge:
     async def probe(self, zone: Zone, *, anew: bool = False) -> list[InstanceProbe]:
         return list(await self._world.agent(zone).probe(await self.peers(zone, anew=anew)))
 
-    async def read(self, zones: Iterable[Zone]) -> Reading:
-        """Read the counters of `zones` now, one question per region agent."""
-        peers = {zone.id: await self.peers(zone) for zone in zones}
-        reading: dict[str, Mapping[str, Counters]] = {}
+    async def tick(self) -> Reading:
+        """Read every zone's counters, one question per region agent, and remember them for `loads`."""
+        clock = self._world.clock
+        reading: dict[str, ZoneReading] = {}
         for region in self._world.topology.regions:
-            asked = {z.id: peers[z.id] for z in region.zones if z.id in peers}
-            if asked:
-                all_peers = [peer for of_zone in asked.values() for peer in of_zone]
-                counters = await self._world.agents[region.id].counters(all_peers)
-                for zone, of_zone in asked.items():
-                    reading[zone] = {p.id: counters[p.id] for p in of_zone if p.id in counters}
+            peers = {zone.id: await self.peers(zone) for zone in region.zones}
+            asked = clock.monotonic()
+            counters = await self._world.agents[region.id].counters([p for of_zone in peers.values() for p in of_zone])
+            answered = clock.monotonic()
+            self._last.update(counters)
+            for zone, of_zone in peers.items():
+                mine = {p.id: self._last[p.id] for p in of_zone if p.id in self._last}
+                reading[zone] = ZoneReading(asked, answered, mine, sum(p.id in counters for p in of_zone))
+        now = clock.monotonic()
+        self._readings = [r for r in self._readings if now - min(z.asked for z in r.values()) <= LOAD_STALE_S]
+        self._readings.append(reading)
         return reading
-
-    async def tick(self) -> tuple[float, Reading]:
-        """Read every zone and remember it for `loads`."""
-        reading = await self.read(self._world.topology.zones())
-        now = self._world.clock.monotonic()
-        self._readings = [r for r in self._readings if now - r[0] <= LOAD_STALE_S]
-        self._readings.append((now, reading))
-        return now, reading
 
     async def loads(self, window_s: float) -> Mapping[str, ZoneLoad]:
         """Measure every zone over at least `window_s`, using what was read lately where that is enough.
 
-        Raises Transient when an agent cannot be asked: a load that cannot be measured is unknown, not zero (I2).
+        Raises Transient when an agent cannot be asked, or answered too late to tell: a load that cannot be measured is
+        unknown, not zero (I2). A zone where no instance answers is left out, and the guards refuse.
         """
-        now, reading = await self.tick()
-        old = [r for r in self._readings if now - r[0] >= window_s]
+        latest = await self.tick()
+        old = [r for r in self._readings if all(seconds_between(r, latest, z) >= window_s for z in latest)]
         if not old:
+            old = [latest]
             await self._world.clock.sleep(window_s)
-            old = [(now, reading)]
-            now, reading = await self.tick()
-        then, before = old[-1]
+            latest = await self.tick()
         loads = {}
         for zone in self._world.topology.zones():
-            if not reading.get(zone.id):
-                continue  # Nobody answered there: unmeasured, and the guards refuse.
-            measured = window(before.get(zone.id, {}), reading[zone.id], now - then)
+            if not latest[zone.id].heard:
+                continue
+            measured = window_of(old[-1], latest, zone.id)
+            if measured.seconds < BLUR_MAX * window_s:
+                raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
             probes = await self.probe(zone)
             seen = await self.fleet(zone)
-            loads[zone.id] = ZoneLoad(zone.id, measured.rps, seen.desired, sum(p.reachable and p.ready for p in probes))
+            ready = sum(p.reachable and p.ready for p in probes)
+            loads[zone.id] = ZoneLoad(
+                zone.id, measured.rps, seen.desired, min(ready, seen.desired), measured.requests, measured.errors
+            )
         return loads
 
     def usual_p50_ms(self, without: str) -> float | None:
         """Median of what users of the other zones saw lately; None when nothing was read."""
         if len(self._readings) <= 1:
             return None
-        (then, before), (now, after) = self._readings[0], self._readings[-1]
-        others = (z for z in after if z != without)
-        return add(window(before.get(z, {}), after[z], now - then) for z in others).p50_ms
+        before, after = self._readings[0], self._readings[-1]
+        return add(window_of(before, after, z) for z in after if z != without).p50_ms
 
-    def windows(
-        self, before: Reading, after: Reading, seconds: float, zone: str, others: Iterable[str]
-    ) -> tuple[Window, Window]:
-        """The zone's window, and that of all `others` together, over the same seconds."""
-        of_zone = window(before.get(zone, {}), after.get(zone, {}), seconds)
-        return of_zone, add(window(before.get(o, {}), after.get(o, {}), seconds) for o in others)
+
+def seconds_between(before: Reading, after: Reading, zone: str) -> float:
+    """The shortest time that may lie between the two: a late answer never makes a load look smaller (I3)."""
+    return after[zone].asked - before[zone].answered if zone in before else 0.0
+
+
+def window_of(before: Reading, after: Reading, zone: str) -> Window:
+    """What the zone served between two readings."""
+    return window(before[zone].counters, after[zone].counters, seconds_between(before, after, zone))

@@ -78,9 +78,9 @@ class Steering:
     async def until_weights(self, fence: Fence) -> bool | NotYet:
         """One look: does the global tier answer with the document's weights, everywhere?"""
         wanted = (await self.document()).region_weights
+        await self._world.global_tier.apply(wanted, fence)
         seen = await self._world.global_tier.read()
         if dict(seen.weights) != dict(wanted):
-            await self._world.global_tier.apply(wanted, fence)
             return NotYet(f"the DNS answers {dict(seen.weights)}")
         return True if seen.in_sync else NotYet("the DNS still spreads the change")
 

@@ -16,12 +16,12 @@ STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for
 # What the performer may answer for each effect (orchestrator/workflows/deploy.py), and nothing else.
 OUTCOMES: Mapping[str, tuple[E, ...]] = {
     "admit": (E.ADMITTED, E.ALREADY_THERE, E.REFUSED, E.INTERRUPTED),
-    "prepare": (E.PREPARED, E.UNPREPARED, E.INTERRUPTED),
+    "prepare": (E.PREPARED, E.REPLANNED, E.UNPREPARED, E.INTERRUPTED),
     "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STUCK, E.INTERRUPTED),
     "upgrade": (E.UPGRADED, E.UNHEALTHY, E.STUCK, E.INTERRUPTED),
     "verify": (E.VERIFIED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
-    "ramp": (E.STEP_PASSED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
-    "join": (E.JOINED, E.STUCK, E.UNHEALTHY, E.INTERRUPTED),
+    "ramp": (E.STEP_PASSED, E.STEP_MERGED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
+    "join": (E.JOINED, E.STUCK, E.INTERRUPTED),
     "bake": (E.BAKED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
     "settle": (E.SETTLED, E.STUCK, E.INTERRUPTED),
 }
@@ -33,7 +33,7 @@ def start(on_failure: OnFailure = OnFailure.ROLLBACK_ZONE) -> DeployState:
 
 
 def outcome(effect: Effect, kind: E) -> Event:
-    args = {"undo": {}, "steps": STEPS} if kind is E.ADMITTED else {}
+    args = {"undo": {}, "steps": STEPS} if kind in {E.ADMITTED, E.REPLANNED} else {}
     return Event(kind, effect.zone, "seen", args)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from orchestrator.sim.faults import Fault
 from orchestrator.sim.run import Result, replay, sim_main, simulate
 from orchestrator.sim.scenario import Command, Scenario, good_deploy, make_topology
 from orchestrator.sim.truth import Behaviour
-from orchestrator.workflows import deploy as workflow
+from orchestrator.workflows import capacity, leaving, returning
 
 SINGLE_CALLS = range(5, 400, 36)  # a tenth of a good deploy's calls; `make soak` takes every one
 
@@ -137,23 +138,23 @@ async def not_drained(_: object, job: Any) -> Event:
     return job.event(E.DRAINED, "nobody looked")
 
 
-MUTATIONS: dict[str, tuple[Scenario, dict[str, object]]] = {
-    "I1": (BY_HAND, {"refuse_second_zone_out": lambda *_: None}),
-    "I2": (LIAR, {"judge_fleet": fine, "judge_synthetic": fine, "judge": fine}),
-    "I3": (HEAVY, {"plan_capacity": lambda *_, **__: CapacityPlan()}),
-    "I9": (good_deploy(), {"ramp_steps": lambda *_, **__: (RampStep(1.0, 4.0, 100),)}),
-    "I13": (good_deploy(), {"refuse_replacing": lambda *_: None}),
+MUTATIONS: dict[str, tuple[Scenario, ModuleType, dict[str, object]]] = {
+    "I1": (BY_HAND, capacity, {"refuse_second_zone_out": lambda *_: None}),
+    "I2": (LIAR, returning, {"judge_fleet": fine, "judge_synthetic": fine, "judge": fine}),
+    "I3": (HEAVY, capacity, {"plan_capacity": lambda *_, **__: CapacityPlan()}),
+    "I9": (good_deploy(), capacity, {"ramp_steps": lambda *_, **__: (RampStep(1.0, 4.0, 100),)}),
+    "I13": (good_deploy(), leaving, {"refuse_replacing": lambda *_: None}),
 }
 
 
 @pytest.mark.parametrize("rule", MUTATIONS)
 def test_without_its_guard_the_simulator_finds_a_violation(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenario, without = MUTATIONS[rule]
+    scenario, module, without = MUTATIONS[rule]
     assert rule not in rules(simulate(1, scenario))
     for name, instead in without.items():
-        monkeypatch.setattr(workflow, name, instead)
+        monkeypatch.setattr(module, name, instead)
     if rule == "I13":  # the guard stands behind the drain that it distrusts: both are taken away
-        monkeypatch.setattr(workflow.DeployPerformer, "_drain", not_drained)
+        monkeypatch.setattr(leaving.Leaving, "drain", not_drained)
     assert rule in rules(simulate(1, scenario))
 
 

@@ -207,14 +207,17 @@ def _share(front: FrontSeen, zone: str, wanted: float) -> Iterator[Write]:
 def _steady(front: FrontSeen, zone: str, _: ZoneTraffic) -> Iterator[Write]:
     """Join `steady`, then leave `ramp`.
 
-    In both groups at once the zone's instances carry two parts: with n survivors, m of the zone's z instances healthy
-    in steady, ramp at 100 %, such an instance gets 1 + n/(n+m) fair parts (1.7 with n=6, m=3) and nothing has checked
-    that it can. So the ramp's weight goes at the FIRST instance healthy in steady, not the last: then nobody carries
-    more than total/(n+m) < total/n, which is what the survivors carried while the zone was out and I3 approved.
+    In both groups at once the zone's instances carry two parts, for as long as nobody looks. So the ramp is first made
+    small enough that even then none of them carries more than a survivor did while the zone was out, which I3 approved
+    (`joining_share`). The ramp's weight goes at the first instance healthy in steady.
     """
     steady, ramp = front.steady.get(zone, NONE), front.ramp.get(zone, NONE)
     if not steady.attached:
-        yield Attach(zone, Group.STEADY)
+        most, share = joining_share(len(ramp.standing), _serving(front.steady, zone)), front.share(zone)
+        if share is not None and share > most + GRAIN / 2 and front.weights.ramp:
+            yield SetWeights(weights_for(float(most), len(ramp.healthy), _serving(front.steady, zone), zone))
+        else:
+            yield Attach(zone, Group.STEADY)
     elif ramp.present and (steady.healthy or not front.weights.ramp):
         yield from _leave_ramp(front, zone)
 
@@ -233,6 +236,17 @@ def _leave(front: FrontSeen, zone: str, group: Group) -> Iterator[Write]:
         yield Detach(zone, group)
     elif targets.standing:
         yield Deregister(zone, group, tuple(sorted(targets.standing)))
+
+
+def joining_share(zone_instances: int, other_instances: int) -> Fraction:
+    """Return the largest share at which a zone may stand in both groups.
+
+    With z instances of the zone, s others, and the part r of the requests on the ramp, each of the zone's instances
+    carries r/z + (1-r)/(s+z) once all are healthy in steady; at most 1/s is allowed, what the others carried alone.
+    That is r <= z*z/(s*s); as a share of what an other instance gets: z*s/(s*s - z*z). No limit when s <= z.
+    """
+    z, s = zone_instances, other_instances
+    return min(Fraction(1), Fraction(z * s, s * s - z * z)) if s > z else Fraction(1)
 
 
 def weights_for(share: float, zone_instances: int, other_instances: int, zone: str) -> Weights:

@@ -40,6 +40,7 @@ BUSY = frozenset({"Creating", "Updating", "Migrating"})  # provisioning states i
 SETTLE_S = 1.0  # how long an order waits for a small operation that must come first; then the caller asks again
 POLL_S = 0.1
 UPGRADE, PATCH_MODEL, PATCH_CAPACITY, SET_REPAIRS = "UpdateInstances", "PatchModel", "PatchCapacity", "SetRepairs"
+DELETE = "DeleteInstances"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,11 @@ class AzureFleet:
         return Replacement(running, seen.release, done, total, failure)
 
     async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
-        """Ask again to learn that there was no room: NoCapacity once, then the next call tries anew."""
+        """Ask again to learn that there was no room: NoCapacity once, then the next call tries anew.
+
+        A smaller set loses its last instances by name, by name: a lower capacity would let Azure choose, and it ends
+        machines without asking the load balancer. The caller has taken them out of traffic.
+        """
         if not 0 <= instances <= zone.instances_max:
             raise Rejected(f"{zone.id} may have 0 to {zone.instances_max} instances, not {instances}")
         place = self._place(zone)
@@ -157,6 +162,12 @@ class AzureFleet:
             del self._operations[_key(zone, PATCH_CAPACITY)]
             raise NoCapacity(f"azure {PATCH_CAPACITY} for {zone.id}: {one_line(growth.code, growth.message)}")
         if seen.capacity == instances and (growth.running or seen.busy() or len(seen.machines) == instances):
+            return
+        surplus = sorted(machine.name for machine in seen.machines)[instances:]
+        if instances < seen.capacity and surplus:
+            ids = [str(m.vm.instance_id) for m in seen.machines if m.name in surplus]
+            if not (await self._progress(zone, DELETE)).running:
+                await self._begin(zone, DELETE, fence, lambda c, m: _delete(c, m, place, ids))
             return
         await self._begin(zone, PATCH_CAPACITY, fence, lambda c, m: _patch_capacity(c, m, place, seen.model, instances))
 
@@ -329,6 +340,15 @@ def _service_state(c: Clients, polling: Started, place: Place, action: str) -> L
     wanted = models.OrchestrationServiceStateInput(service_name=REPAIRS, action=action)
     sets = c.compute.virtual_machine_scale_sets
     return sets.begin_set_orchestration_service_state(place.group, place.name, wanted, polling=polling)
+
+
+def _delete(c: Clients, polling: Started, place: Place, ids: Sequence[str]) -> LROPoller[Any]:
+    from azure.mgmt.compute import models  # noqa: PLC0415
+
+    wanted = models.VirtualMachineScaleSetVMInstanceRequiredIDs(instance_ids=list(ids))
+    sets = c.compute.virtual_machine_scale_sets
+    poller: LROPoller[Any] = sets.begin_delete_instances(place.group, place.name, wanted, polling=polling)
+    return poller
 
 
 def _upgrade(c: Clients, polling: Started, place: Place, ids: Sequence[str]) -> LROPoller[Any]:

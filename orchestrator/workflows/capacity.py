@@ -1,0 +1,244 @@
+"""I1, I2, I3 in practice: may this zone leave now, what must be prepared first, and putting that back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import floor
+from typing import cast
+
+from orchestrator.core.deploy import E
+from orchestrator.core.guards import (
+    CapacityPlan,
+    Refusal,
+    ZoneLoad,
+    plan_capacity,
+    refuse_second_zone_out,
+    refuse_unsound_survivors,
+)
+from orchestrator.core.health import Verdict, judge_fleet
+from orchestrator.core.machine import Event, Json
+from orchestrator.core.topology import Zone
+from orchestrator.core.traffic import STEADY, Placement, ramp, ramp_steps
+from orchestrator.ports import FleetSeen
+from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.job import Job
+from orchestrator.workflows.polling import NotYet
+from orchestrator.workflows.steering import Steering
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is prepared for a zone, as its row holds it. `scale`: survivor -> (before, now); `weights`: the regions'."""
+
+    scale: Mapping[str, tuple[int, int]]
+    weights: Mapping[str, int]
+
+    @classmethod
+    def of(cls, undo: Mapping[str, Json]) -> _Prepared:
+        scale = cast("dict[str, dict[str, int]]", undo.get("scale", {}))
+        weights = cast("dict[str, int]", undo.get("weights", {}))
+        return cls({zone: (change["from"], change["to"]) for zone, change in scale.items()}, weights)
+
+    def with_plan(self, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]) -> _Prepared:
+        """Add what a newer plan asks for; what a survivor had before anything was prepared stays known."""
+        scale = dict(self.scale)
+        for zone, wanted in plan.scale.items():
+            before, now = scale.get(zone, (loads[zone].instances, loads[zone].instances))
+            scale[zone] = (before, max(wanted, now))
+        return _Prepared(scale, plan.weights or self.weights)
+
+    def row(self) -> dict[str, Json]:
+        return {
+            "scale": {z: {"from": before, "to": now} for z, (before, now) in self.scale.items()},
+            "weights": dict(self.weights),
+        }
+
+
+class Capacity:
+    """The effects before a zone leaves and after it is back: admit, prepare, settle."""
+
+    def __init__(self, gauge: Gauge, steering: Steering) -> None:
+        self._gauge = gauge
+        self._steering = steering
+
+    async def admit(self, job: Job) -> Event:
+        """Say what must be prepared before the zone may leave, or why it may not."""
+
+        async def look() -> Event | NotYet:
+            fleet = await self._gauge.fleet(job.zone, anew=True)
+            if await self._is_there(job, fleet):
+                return job.event(E.ALREADY_THERE, f"all {fleet.desired} instances run {job.progress.goal}")
+            ruled = await self._rule(job)
+            if isinstance(ruled, Refusal):
+                return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
+            plan, loads = ruled
+            prepared = _Prepared({}, {}).with_plan(plan, loads)
+            steps = self._steps(job, loads)
+            return job.event(E.ADMITTED, plan.arithmetic, {"undo": prepared.row(), "steps": steps})
+
+        return await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")
+
+    async def _rule(self, job: Job) -> Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]:
+        """Put every guard to the test, on what is measured now (I4: on the state after the change)."""
+        topology, policy = job.world.topology, job.policy
+        loads = await self._gauge.loads(policy.load_window_s)
+        seen = await self._steering.seen()
+        refusal = refuse_second_zone_out(job.zone.id, seen)
+        refusal = refusal or refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate)
+        plan = refusal or plan_capacity(
+            job.zone.id,
+            loads,
+            topology,
+            max_utilisation=policy.max_utilisation,
+            scale_survivors=policy.scale_survivors,
+        )
+        return plan if isinstance(plan, Refusal) else (plan, loads)
+
+    def _steps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> list[Json]:
+        fair_rps = sum(loads[z.id].rps for z in job.region.zones) / len(job.region.zones)
+        steps = ramp_steps(
+            job.policy.ramp_shares,
+            job.policy.ramp_step_s,
+            fair_rps,
+            loads[job.zone.id].instances,
+            samples_min=job.policy.gate.samples_min,
+            whole_instances=job.world.traffic(job.region).whole_instances() and bool(job.neighbours),
+        )
+        return [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in steps]
+
+    async def _is_there(self, job: Job, fleet: FleetSeen) -> bool:
+        """True when there is nothing to do: every instance runs the goal and is ready, and the zone is steady."""
+        if not fleet.instances or fleet.model_version != job.progress.goal:
+            return False
+        if len(fleet.instances) != fleet.desired or any(i.version != job.progress.goal for i in fleet.instances):
+            return False
+        sound = judge_fleet(await self._gauge.probe(job.zone), fleet.desired, job.progress.goal)
+        seen = await self._steering.seen_zone(job.zone)
+        return sound.verdict is Verdict.HEALTHY and seen is not None and seen.placement is Placement.STEADY
+
+    async def prepare(self, job: Job) -> Event:
+        """Freeze the zone's own scaling, scale the survivors and see them healthy, or move load between regions.
+
+        What the row says is prepared is made so first. Then every guard is asked again, for minutes may have passed
+        since admission: the zone leaves only when it could leave with nothing more to prepare.
+        """
+        prepared = _Prepared.of(job.progress.undo)
+
+        async def ask() -> None:
+            await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
+            for zone_id, (_, wanted) in prepared.scale.items():
+                survivor = job.world.topology.zone(zone_id)
+                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
+                self._gauge.forget(survivor)
+
+        stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
+        for zone_id, (_, wanted) in prepared.scale.items():
+            stopped = stopped or await self._await_survivor(job, job.world.topology.zone(zone_id), wanted)
+        if prepared.weights and stopped is None:
+            stopped = await self.move_weights(job, prepared.weights, E.UNPREPARED)
+        if stopped is not None:
+            return stopped
+
+        async def look() -> Event | NotYet:
+            ruled = await self._rule(job)
+            if isinstance(ruled, Refusal):
+                return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
+            plan, loads = ruled
+            if plan.scale or (plan.weights and not prepared.weights):
+                return job.event(E.REPLANNED, plan.arithmetic, {"undo": prepared.with_plan(plan, loads).row()})
+            told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
+            return job.event(E.PREPARED, told)
+
+        return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
+
+    async def _await_survivor(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+        async def look() -> bool | NotYet:
+            probes = await self._gauge.probe(survivor, anew=True)
+            ready = sum(p.reachable and p.ready for p in probes)
+            seen = await self._steering.until_zone(survivor, job.fence)
+            if ready < wanted:
+                return NotYet(f"{survivor.id}: {ready} of {wanted} ready")
+            return seen if isinstance(seen, NotYet) else True
+
+        done = await job.until(
+            look, job.policy.prepare_timeout_s, late=E.UNPREPARED, doing=f"scaling {survivor.id} to {wanted}"
+        )
+        return done if isinstance(done, Event) else None
+
+    async def move_weights(self, job: Job, weights: Mapping[str, int], late: E) -> Event | None:
+        """Move load between regions and wait the TTL out; None when it is elsewhere."""
+        await self._steering.want_weights(weights, job.fence)
+        seen = await job.world.global_tier.read()
+        if dict(seen.weights) == dict(weights) and seen.in_sync:
+            return None
+
+        async def look() -> bool | NotYet:
+            return await self._steering.until_weights(job.fence)
+
+        done = await job.until(look, job.policy.prepare_timeout_s, late=late, doing="moving load between regions")
+        if isinstance(done, Event):
+            return done
+        # Answers that resolvers hold live for the TTL; only then is the load really elsewhere.
+        return await job.wait(job.world.topology.global_tier.ttl_s, "waiting for the DNS TTL")
+
+    async def settle(self, job: Job) -> Event:
+        """Put back what was prepared: the regions' weights, the zone's own scaling, the survivors' size."""
+        prepared = _Prepared.of(job.progress.undo)
+        if prepared.weights:
+            base = {region.id: region.weight for region in job.world.topology.regions}
+            moved = await self.move_weights(job, base, E.STUCK)
+            if moved is not None:
+                return moved
+
+        async def thaw() -> None:
+            await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=True, fence=job.fence)
+
+        stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
+        for zone_id, (before, _) in prepared.scale.items():
+            stopped = stopped or await self._scale_back(job, job.world.topology.zone(zone_id), before)
+        return stopped or job.event(E.SETTLED, "what was prepared is undone")
+
+    async def _scale_back(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+        """Make a survivor smaller without cutting a user's connection.
+
+        Where the cloud drains what it ends (AWS), asking is enough. Where it just ends machines (Azure), those that go
+        are taken out of traffic first: a share of wanted/now leaves out exactly those that `scale` ends.
+        """
+        region = job.world.topology.region_of(survivor.id)
+        now = len((await self._gauge.fleet(survivor, anew=True)).instances)
+        gently = job.world.traffic(region).whole_instances() and now > wanted > 0
+        if gently:
+            await self._steering.want_zone(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
+            drained = await self._until_survivor(job, survivor, drained=True)
+            if drained is not None:
+                return drained
+
+        async def ask() -> None:
+            await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
+
+        stopped = await job.do(ask, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}")
+        self._gauge.forget(survivor)
+
+        async def look() -> bool | NotYet:
+            fleet = await self._gauge.fleet(survivor, anew=True)
+            left = len(fleet.instances)
+            return True if left <= wanted else NotYet(f"{survivor.id} has {left} instances, {wanted} wanted")
+
+        if stopped is None:
+            gone = await job.until(
+                look, job.policy.prepare_timeout_s, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}"
+            )
+            stopped = gone if isinstance(gone, Event) else None
+        if stopped is not None:
+            return stopped
+        await self._steering.want_zone(survivor, STEADY, job.fence)
+        return await self._until_survivor(job, survivor, drained=False)
+
+    async def _until_survivor(self, job: Job, survivor: Zone, *, drained: bool) -> Event | None:
+        async def look() -> object:
+            look_at = self._steering.until_drained if drained else self._steering.until_zone
+            return await look_at(survivor, job.fence)
+
+        done = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing=f"making {survivor.id} smaller")
+        return done if isinstance(done, Event) else None

@@ -1,0 +1,74 @@
+"""One effect being performed for one zone: what it may know, and how it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
+from orchestrator.core.machine import Event, Json
+from orchestrator.core.topology import Region, Zone
+from orchestrator.ports import Clock, Fence
+from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
+from orchestrator.workflows.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`fence` is checked right before every write; `interrupted` says that a person's order waits."""
+
+    world: World
+    zone: Zone
+    progress: ZoneProgress
+    policy: DeployPolicy
+    fence: Fence
+    interrupted: Interrupted
+
+    @property
+    def region(self) -> Region:
+        return self.world.topology.region_of(self.zone.id)
+
+    @property
+    def clock(self) -> Clock:
+        return self.world.clock
+
+    @property
+    def neighbours(self) -> list[Zone]:
+        """The other zones of the region: they carry its load while the zone is out."""
+        return [z for z in self.region.zones if z.id != self.zone.id]
+
+    def event(self, kind: E, evidence: str, args: Mapping[str, Json] | None = None) -> Event:
+        return Event(kind, self.zone.id, evidence, args or {})
+
+    async def until(
+        self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: E, doing: str
+    ) -> T | Event:
+        """Look until it is so; the value, or the Event that says it was interrupted or came too late."""
+        result = await look_until(look, self.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s)
+        if isinstance(result, Found):
+            return result.value
+        if isinstance(result, TimedOut):
+            return self.event(late, f"{doing} took more than {result.seconds:.0f} s: {result.last}")
+        return self.event(E.INTERRUPTED, f"{doing} was interrupted")
+
+    async def do(self, act: Callable[[], Awaitable[object]], *, late: E, doing: str) -> Event | None:
+        """Do one idempotent thing, again while its cloud is only slow or throttled; None when it is done."""
+
+        async def look() -> bool:
+            await act()
+            return True
+
+        done = await self.until(look, self.policy.prepare_timeout_s, late=late, doing=doing)
+        return done if isinstance(done, Event) else None
+
+    async def wait(self, seconds: float, doing: str) -> Event | None:
+        """Let `seconds` pass; an Event when a person interrupts."""
+        until = self.clock.monotonic() + seconds
+        while (left := until - self.clock.monotonic()) > 0:
+            if await self.interrupted():
+                return self.event(E.INTERRUPTED, f"{doing} was interrupted")
+            await self.clock.sleep(min(self.policy.poll_s, left))
+        return None

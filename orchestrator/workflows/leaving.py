@@ -1,0 +1,77 @@
+"""I13 in practice: a zone is emptied, and only then are its instances replaced."""
+
+from __future__ import annotations
+
+from orchestrator.core.deploy import E
+from orchestrator.core.errors import Refused
+from orchestrator.core.guards import refuse_replacing
+from orchestrator.core.machine import Event
+from orchestrator.core.traffic import OUT
+from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.job import Job
+from orchestrator.workflows.polling import NotYet
+from orchestrator.workflows.steering import Steering, told
+
+
+class Leaving:
+    """The effects while a zone leaves and is out: drain, upgrade."""
+
+    def __init__(self, gauge: Gauge, steering: Steering, capacity: Capacity) -> None:
+        self._gauge = gauge
+        self._steering = steering
+        self._capacity = capacity
+
+    async def drain(self, job: Job) -> Event:
+        """Stop new traffic to the zone and wait until nothing is in flight."""
+        if not job.neighbours:
+            # The only zone of its region: its users go elsewhere first, and live on in resolvers for the TTL.
+            emptied = {**{r.id: r.weight for r in job.world.topology.regions}, job.region.id: 0}
+            moved = await self._capacity.move_weights(job, emptied, E.DRAIN_TIMED_OUT)
+            if moved is not None:
+                return moved
+        await self._steering.want_zone(job.zone, OUT, job.fence)
+
+        async def look() -> str | NotYet:
+            seen = await self._steering.until_drained(job.zone, job.fence)
+            if isinstance(seen, NotYet):
+                return seen
+            in_flight = sum(p.in_flight for p in await self._gauge.probe(job.zone) if p.reachable)
+            return told(seen) if in_flight == 0 else NotYet(f"{in_flight} requests in flight")
+
+        drained = await job.until(look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing="draining")
+        return drained if isinstance(drained, Event) else job.event(E.DRAINED, drained)
+
+    async def upgrade(self, job: Job) -> Event:
+        """Bring every instance of the zone to the goal. I13 is checked right before, from what the cloud says."""
+        version = job.progress.goal
+        image = job.world.releases.get(version).image_for(job.region.id)
+        fleet = job.world.fleet(job.zone)
+
+        async def begin() -> bool:
+            seen = await self._steering.seen_zone(job.zone)
+            probes = await self._gauge.probe(job.zone, anew=True)
+            refusal = refuse_replacing(job.zone.id, seen, sum(p.in_flight for p in probes if p.reachable))
+            if refusal is not None:
+                raise Refused(refusal.rule, refusal.reason, zone=job.zone.id)
+            await fleet.replace(job.zone, version, image, job.fence)
+            return True
+
+        begun = await job.until(begin, job.policy.upgrade_timeout_s, late=E.STUCK, doing=f"asking for {version}")
+        if isinstance(begun, Event):
+            return begun
+
+        async def look() -> Event | NotYet:
+            progress = await fleet.replacement(job.zone)
+            if progress.running:
+                return NotYet(f"{progress.done} of {progress.total} replaced")
+            if progress.failure:
+                return job.event(E.UNHEALTHY, f"the upgrade to {version} failed: {progress.failure}")
+            seen = await self._gauge.fleet(job.zone, anew=True)
+            right = [i for i in seen.instances if i.version == version and i.running]
+            if len(right) == len(seen.instances) == seen.desired and seen.desired > 0:
+                return job.event(E.UPGRADED, f"all {seen.desired} instances run {version}")
+            return NotYet(f"{len(right)} of {seen.desired} instances run {version}")
+
+        doing = f"the upgrade to {version}"
+        return await job.until(look, job.policy.upgrade_timeout_s, late=E.UNHEALTHY, doing=doing)

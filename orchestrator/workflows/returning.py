@@ -1,0 +1,172 @@
+"""I2 and I9 in practice: a zone is verified without users, comes back in steps that are measured, joins, and is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from orchestrator.core.deploy import E
+from orchestrator.core.errors import Transient
+from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
+from orchestrator.core.health import Verdict, add, judge, judge_fleet, judge_synthetic
+from orchestrator.core.machine import Event
+from orchestrator.core.traffic import STEADY, RampStep, ramp
+from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
+from orchestrator.workflows.job import Job
+from orchestrator.workflows.polling import Found, NotYet, look_until
+from orchestrator.workflows.steering import Steering, told
+
+_OF_VERDICT: Final = {
+    Verdict.UNHEALTHY: E.UNHEALTHY,
+    Verdict.INCONCLUSIVE: E.INCONCLUSIVE,
+    Verdict.UNMEASURED: E.INCONCLUSIVE,
+}
+
+
+class Returning:
+    """The effects of a zone's way back: verify, ramp, join, bake."""
+
+    def __init__(self, gauge: Gauge, steering: Steering, capacity: Capacity) -> None:
+        self._gauge = gauge
+        self._steering = steering
+        self._capacity = capacity
+
+    async def verify(self, job: Job) -> Event:
+        """Before any user's request: every instance ready at the goal, then synthetic requests through the region agent."""
+        ready = await job.until(
+            lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready"
+        )
+        if isinstance(ready, Event):
+            return ready
+        wanted = job.world.releases.get(job.progress.goal).synthetic_requests
+        usual_ms = self._gauge.usual_p50_ms(without=job.zone.id)
+        limits = [job.policy.synthetic_p50_max_ms]
+        limits += [usual_ms + job.policy.gate.p50_added_max_ms] if usual_ms else []
+
+        async def synthetic() -> Event:
+            peers = await self._gauge.peers(job.zone)
+            result = await job.world.agent(job.zone).synthesize(peers, wanted, job.policy.verify_timeout_s)
+            judgement = judge_synthetic(
+                result, wanted, failed_share_max=job.policy.synthetic_failed_share_max, p50_max_ms=min(limits)
+            )
+            return job.event(_OF_VERDICT.get(judgement.verdict, E.VERIFIED), f"{ready}; {judgement.evidence}")
+
+        return await job.until(
+            synthetic, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="sending synthetic requests"
+        )
+
+    async def _sound(self, job: Job) -> str | NotYet:
+        expected = (await self._gauge.fleet(job.zone)).desired
+        fleet = judge_fleet(await self._gauge.probe(job.zone), expected, job.progress.goal)
+        return fleet.evidence if fleet.verdict is Verdict.HEALTHY else NotYet(fleet.evidence)
+
+    async def ramp(self, job: Job) -> Event:
+        """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
+        at = min(job.progress.step, len(job.progress.steps) - 1)
+        step, last = job.progress.steps[at], at == len(job.progress.steps) - 1
+        loads = await job.until(
+            lambda: self._fit(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="being fit to return"
+        )
+        if isinstance(loads, Event):
+            return loads
+        expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
+        if expected < job.policy.gate.samples_min and not last:
+            why = f"{step.share:.0%} would be about {expected} requests in {step.seconds:.0f} s: too few to tell"
+            return job.event(E.STEP_MERGED, why)
+        placed = await self._place(job, step)
+        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}")
+
+    async def _fit(self, job: Job) -> Mapping[str, ZoneLoad] | NotYet:
+        """I2, I3 before restoring: every instance ready at the goal, and the region carries its load with the zone back."""
+        sound = await self._sound(job)
+        if isinstance(sound, NotYet):
+            return sound
+        loads = await self._gauge.loads(job.policy.load_window_s)
+        refusal = refuse_overload_on_return(
+            job.zone.id, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
+        )
+        return NotYet(f"refused by {refusal.rule}: {refusal.reason}") if refusal else loads
+
+    def _fair_rps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> float:
+        """The zone's fair part of its region's load; where it is the whole region, of the service's by weight."""
+        if job.neighbours:
+            return sum(loads[z.id].rps for z in job.region.zones) / len(job.region.zones)
+        weights = sum(region.weight for region in job.world.topology.regions)
+        return sum(load.rps for load in loads.values()) * job.region.weight / weights
+
+    async def _place(self, job: Job, step: RampStep) -> Event | None:
+        """Make the zone get the share; None when it does.
+
+        A zone that is its whole region takes all that comes there, so its steps are weights of the global tier: rough,
+        because resolvers cache, and each one waits the TTL out.
+        """
+        wanted = ramp(step.share) if job.neighbours else STEADY
+        await self._steering.want_zone(job.zone, wanted, job.fence)
+
+        async def look() -> object:
+            return await self._steering.until_zone(job.zone, job.fence)
+
+        doing = f"giving {step.share:.0%}"
+        placed = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
+        if isinstance(placed, Event) or job.neighbours:
+            return placed if isinstance(placed, Event) else None
+        weights = {region.id: region.weight for region in job.world.topology.regions}
+        weights[job.region.id] = max(1, round(step.share * job.region.weight))
+        return await self._capacity.move_weights(job, weights, E.STUCK)
+
+    async def _compare(self, job: Job, seconds: float, passed: E, doing: str) -> Event:
+        """Watch the zone beside the survivors; harm ends it early, too little data doubles the time once (I2)."""
+        clock, policy = job.clock, job.policy
+        others = [z.id for z in job.neighbours or job.world.topology.zones() if z.id != job.zone.id]
+        before = await self._first_reading(job)
+        deadline = clock.monotonic() + 2 * seconds + policy.verify_timeout_s
+        while True:
+            if await job.interrupted():
+                return job.event(E.INTERRUPTED, f"watching {doing} was interrupted")
+            elapsed = clock.monotonic() - before[job.zone.id].answered
+            await clock.sleep(max(0.0, min(max(policy.poll_s, seconds / 10), seconds - elapsed)) or policy.poll_s)
+            try:
+                after = await self._gauge.tick()
+            except Transient:
+                if clock.monotonic() > deadline:
+                    raise
+                continue
+            watched = seconds_between(before, after, job.zone.id)
+            theirs = add(window_of(before, after, z) for z in others)
+            judgement = judge(window_of(before, after, job.zone.id), theirs, policy.gate)
+            evidence = f"{doing} for {watched:.1f} s: {judgement.evidence}"
+            if judgement.verdict is Verdict.UNHEALTHY:
+                return job.event(E.UNHEALTHY, evidence)
+            if watched >= seconds and judgement.verdict is Verdict.HEALTHY:
+                return job.event(passed, evidence)
+            if watched >= 2 * seconds:
+                return job.event(_OF_VERDICT[judgement.verdict], evidence)
+
+    async def _first_reading(self, job: Job) -> Reading:
+        found = await look_until(
+            self._gauge.tick,
+            job.clock,
+            job.interrupted,
+            every_s=job.policy.poll_s,
+            timeout_s=job.policy.verify_timeout_s,
+        )
+        if isinstance(found, Found):
+            return found.value
+        raise Transient(f"{job.zone.id}: no region agent could be asked: {found}")
+
+    async def join(self, job: Job) -> Event:
+        """Back among the survivors: steady, every instance healthy by its load balancer."""
+        await self._steering.want_zone(job.zone, STEADY, job.fence)
+
+        async def look() -> str | NotYet:
+            seen = await self._steering.until_zone(job.zone, job.fence)
+            return seen if isinstance(seen, NotYet) else told(seen)
+
+        doing = "joining the steady zones"
+        joined = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
+        return joined if isinstance(joined, Event) else job.event(E.JOINED, joined)
+
+    async def bake(self, job: Job) -> Event:
+        seconds = job.policy.bake_s * (job.policy.bake_first_factor if job.progress.first else 1.0)
+        return await self._compare(job, seconds, E.BAKED, "baking")
