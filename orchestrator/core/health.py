@@ -104,9 +104,9 @@ class GatePolicy:
 
 
 def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
-    """The median moved, or more requests than chance explains are slower than the survivors' p99.
+    """The median moved, or more requests than chance explains are clearly slower than the survivors' p99.
 
-    A p99 of a few dozen requests is their maximum, so two p99s are not compared: the share beyond the survivors' is.
+    A p99 of a few dozen requests is their maximum, so two p99s are not compared: the share well beyond the survivors' is.
     """
     assert zone.p50_ms is not None
     assert survivors.p50_ms is not None
@@ -114,7 +114,8 @@ def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
     if zone.p50_ms > survivors.p50_ms + policy.p50_added_max_ms:
         return True
     bounds = (*LATENCY_BOUNDS_MS, 2 * LATENCY_BOUNDS_MS[-1])
-    slow = sum(count for bound, count in zip(bounds, zone.latency, strict=False) if bound > survivors.p99_ms)
+    slow_from_ms = survivors.p99_ms + policy.p50_added_max_ms
+    slow = sum(count for bound, count in zip(bounds, zone.latency, strict=False) if bound > slow_from_ms)
     return slow >= policy.slow_min and slow > zone.requests * policy.slow_share_max
 
 

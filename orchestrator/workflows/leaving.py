@@ -26,8 +26,8 @@ class Leaving:
         """Stop new traffic to the zone and wait until nothing is in flight."""
         if not job.neighbours:
             # The only zone of its region: its users go elsewhere first, and live on in resolvers for the TTL.
-            emptied = {**{r.id: r.weight for r in job.world.topology.regions}, job.region.id: 0}
-            moved = await self._capacity.move_weights(job, emptied, E.DRAIN_TIMED_OUT)
+            weights = (await self._steering.document()).region_weights
+            moved = await self._capacity.move_weights(job, {**weights, job.region.id: 0}, E.DRAIN_TIMED_OUT)
             if moved is not None:
                 return moved
         await self._steering.want_zone(job.zone, OUT, job.fence)
