@@ -412,8 +412,12 @@ def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event,
     """What a zone's event means for the run: hold, stop, or roll the others back too."""
     after = state.zone(before.zone)
     told = f"{before.zone}: {event.evidence}"
-    if after.state in _HELD or kind is E.REFUSED or (after.state is _Z.WAITING and before.state is _Z.SETTLING):
+    if after.state in _HELD or kind is E.REFUSED:
         return _move_run(replace(state, reason=told), R.ZONE_HELD)
+    if after.withdrawing and not before.withdrawing:
+        return replace(state, reason=told)
+    if after.state is _Z.WAITING and before.state is _Z.SETTLING:
+        return _move_run(state, R.ZONE_HELD)  # The reason is why it was withdrawn, not that this is now undone.
     if after.state is _Z.DONE and after.reverting and state.course is Course.FORWARD:
         if state.policy.on_failure is OnFailure.ROLLBACK_ALL:
             return _roll_back_done(replace(state, course=Course.ROLLBACK), now)

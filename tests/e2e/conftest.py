@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from e2e.cases import Case, Table
 
+# As on anybody's machine: without it every process of a lab compiles a second's worth of modules at its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 TABLE = Table()
 REPORT = pytest.StashKey[bool]()
 

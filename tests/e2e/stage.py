@@ -92,7 +92,6 @@ class Failout:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},  # as on anybody's machine
         )
 
     def wait(self, timeout_s: float = 150.0) -> Ended:
