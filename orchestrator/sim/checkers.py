@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.sim import load
-from orchestrator.sim.truth import Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.truth import RAMP_POOL, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
@@ -61,7 +61,7 @@ class _Edges(Checker):
 
     def look(self, world: World) -> None:
         for zone_id, zone in world.zones.items():
-            now = zone.presence >= WHOLE
+            now = _is_in(zone)
             if now is (zone_id in self._out):
                 (self._out.discard if now else self._out.add)(zone_id)
                 (self.returned if now else self.left)(world, zone)
@@ -83,11 +83,16 @@ class OneZoneOut(_Edges):
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
-        out = [z.zone.id for z in world.zones.values() if z.presence < WHOLE and z is not zone]
+        out = [z.zone.id for z in world.zones.values() if not _is_in(z) and z is not zone]
         dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
         self.clear(zone.zone.id)
         if (out or dead) and not _long_dead(world, zone):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
+
+
+def _is_in(zone: ZoneTruth) -> bool:
+    """It gets its part and is not on its way back: on the ramp a zone is out, however large its share."""
+    return zone.presence >= WHOLE and zone.zone.id not in zone.region.attached.get(RAMP_POOL, ())
 
 
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
@@ -108,7 +113,7 @@ class OnlyHealthyAdvances(_Edges):
         self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        others = [z for z in world.zones.values() if z is not zone and z.presence >= WHOLE]
+        others = [z for z in world.zones.values() if z is not zone and _is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
 
     def _judge(self, world: World, zones: Iterable[ZoneTruth], doing: str) -> None:
