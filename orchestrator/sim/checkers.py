@@ -75,8 +75,9 @@ class OneZoneOut(_Edges):
     """I1: no serving zone is taken out while another is out.
 
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
-    zone that a fault has emptied counts as out once it could have been seen. Does not verify: who asked, the lease's
-    rows, or a zone that gets too little only because DNS answers favour another region.
+    zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave.
+    Does not verify: who asked, the lease's rows, or a zone that gets too little only because DNS answers favour
+    another region.
     """
 
     rule: ClassVar[str] = "I1"
@@ -86,13 +87,18 @@ class OneZoneOut(_Edges):
         out = [z.zone.id for z in world.zones.values() if not _is_in(z) and z is not zone]
         dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
         self.clear(zone.zone.id)
-        if (out or dead) and not _long_dead(world, zone):
+        if (out or dead) and not _long_dead(world, zone) and _serves(zone):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
 
 
 def _is_in(zone: ZoneTruth) -> bool:
     """It gets its part and is not on its way back: on the ramp a zone is out, however large its share."""
     return zone.presence >= WHOLE and zone.zone.id not in zone.region.attached.get(RAMP_POOL, ())
+
+
+def _serves(zone: ZoneTruth) -> bool:
+    """Its load balancer calls some instance of it healthy, so that users' requests may go there."""
+    return any(target.healthy for box in zone.boxes for target in box.targets.values())
 
 
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
@@ -131,42 +137,66 @@ def _sick(world: World, box: Box) -> bool:
     return load.fails(box, world.versions[box.version]) >= SICK
 
 
+@dataclass(slots=True)
+class _Overuse:
+    """A zone above the bound. `excused`: when it last got worse, something had just befallen the world."""
+
+    since_s: float
+    worst: float
+    excused: bool
+
+
 @dataclass(slots=True, eq=False)
 class CarriesTheLoad(Checker):
-    """I3: no serving zone is used beyond `max_utilisation`, unless a fault or rising load did it.
+    """I3: no serving zone is used beyond `max_utilisation` because of what Failout did.
 
-    Blames the last change of presence or weights; a disturbance after that, or up to 12 s before, excuses. Does not
-    verify: single instances, utilisation by anything but requests, or a moment above the bound and below what the
-    instances can carry (on AWS a zone that joins stands in both target groups until the next look).
+    Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
+    is left of it while a zone of the region is still out or on its way back. Does not verify: single instances,
+    utilisation by anything but requests, or a moment above the bound and below what the instances can carry (on AWS a
+    zone that joins stands in both target groups until the next look).
     """
 
     rule: ClassVar[str] = "I3"
     max_utilisation: float = 0.75
     moment_s: float = 1.0
-    acted_at_s: float = float("-inf")
-    _above: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _above: dict[str, _Overuse] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
 
     def look(self, world: World) -> None:
         after = (*(round(z.presence, 3) for z in world.zones.values()), *world.dns_weights.values())
-        if self._before and after != self._before:
-            self.acted_at_s = world.now_s
-            self.exercised += 1
+        self.exercised += bool(self._before) and after != self._before
         self._before = after
-        excused = world.disturbed_at_s >= self.acted_at_s - DETECT_S
-        for zone_id, zone in world.zones.items():
-            carries = zone.serving * zone.zone.rps_per_instance
-            if self._beyond_all(zone.region):
-                carries = 0.0  # the whole region, all zones in, would be used beyond the bound: users did that
-            used = zone.rps / carries if carries else 0.0
-            since_s, worst = self._above.get(zone_id, (world.now_s, 0.0))
-            if not excused and (used > 1.0 or world.now_s - since_s > self.moment_s):
-                self.report(world, zone_id, f"used {max(used, worst):.2f}, now {zone.rps:.0f}/s on {zone.serving}")
-            if used > self.max_utilisation + SLACK and not excused:
-                self._above[zone_id] = (since_s, max(used, worst))
-            else:
-                self._above.pop(zone_id, None)
-                self.clear(zone_id)
+        for region in world.regions.values():
+            whole = all(_is_in(zone) for zone in region.zones)
+            beyond_all = self._beyond_all(region)
+            for zone in region.zones:
+                carries = zone.serving * zone.zone.rps_per_instance
+                # Used beyond the bound with all zones in: users did that.
+                used = zone.rps / carries if carries and not beyond_all else 0.0
+                self._judge(world, zone, used, whole=whole)
+
+    def _judge(self, world: World, zone: ZoneTruth, used: float, *, whole: bool) -> None:
+        zone_id, above = zone.zone.id, self._above.get(zone.zone.id)
+        if used > self.max_utilisation + SLACK:
+            if above is None or used > above.worst + SLACK:
+                since_s = above.since_s if above and not above.excused else world.now_s
+                above = _Overuse(since_s, used, excused=world.disturbed_at_s >= world.now_s - DETECT_S)
+                self._above[zone_id] = above
+        elif above is None or whole or not above.excused:
+            self._tell(world, zone, above)
+            self._above.pop(zone_id, None)
+            self.clear(zone_id)
+            return
+        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s:
+            self._tell(world, zone, above)
+
+    def _tell(self, world: World, zone: ZoneTruth, above: _Overuse | None) -> None:
+        """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""
+        if above is None or above.excused:
+            return
+        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s:
+            told = f"used {above.worst:.2f} for {world.now_s - above.since_s:.1f} s, now {zone.rps:.0f}/s on {zone.serving}"
+            self.report(world, zone.zone.id, told)
 
     def _beyond_all(self, region: RegionTruth) -> bool:
         whole_rps = sum(z.zone.instances * z.zone.rps_per_instance for z in region.zones)
@@ -194,8 +224,8 @@ class NoReplacementUnderTraffic(Checker):
 class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole.
 
-    Only where a step below 100 % could have been measured. Does not verify: how many steps there were, or the gates'
-    judgement in each.
+    Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
+    judgement in each, or a share that grew because another zone of the region was lost or came back in the last 12 s.
     """
 
     rule: ClassVar[str] = "I9"
@@ -225,6 +255,8 @@ class ReturnsInSteps(Checker):
         if versions <= before:
             return
         self.exercised += 1
+        if world.disturbed_at_s >= world.now_s - DETECT_S:
+            return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"
             self.report(world, zone_id, told)

@@ -131,6 +131,8 @@ class Capacity:
                 survivor = job.world.topology.zone(zone_id)
                 await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
                 self._gauge.forget(survivor)
+                # An order may have come while it was made smaller again, partly out of traffic (`_scale_back`).
+                await self._steering.want_zone(survivor, STEADY, job.fence)
 
         stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
         for zone_id, (_, wanted) in prepared.scale.items():

@@ -93,10 +93,13 @@ class Gauge:
         """
         latest = await self.tick()
         old = [r for r in self._readings if all(seconds_between(r, latest, z) >= window_s for z in latest)]
+        old = [r for r in old if not gone_between(r, latest)]
         if not old:
             old = [latest]
             await self._world.clock.sleep(window_s)
             latest = await self.tick()
+            if gone := gone_between(old[-1], latest):
+                raise Transient(f"instances of {gone} ended while their load was measured")
         loads = {}
         for zone in self._world.topology.zones():
             if not latest[zone.id].heard:
@@ -118,6 +121,11 @@ class Gauge:
             return None
         before, after = self._readings[0], self._readings[-1]
         return add(window_of(before, after, z) for z in after if z != without).p50_ms
+
+
+def gone_between(before: Reading, after: Reading) -> str | None:
+    """A zone that lost instances between the two: what those served since is lost, so the load would look too small (I3)."""
+    return next((z for z in after if z in before and before[z].counters.keys() - after[z].counters.keys()), None)
 
 
 def seconds_between(before: Reading, after: Reading, zone: str) -> float:
