@@ -84,7 +84,7 @@ LAB_POLICY: Final[dict[str, Any]] = {
     "ramp_step_s": 4.0,
     "bake_s": 6.0,
     "load_window_s": 1.0,
-    "poll_s": 0.1,
+    "poll_s": 0.05,
     "admit_timeout_s": 15.0,
     "prepare_timeout_s": 45.0,
     "drain_timeout_s": 30.0,

@@ -81,7 +81,8 @@ class Gauge:
                 mine = {p.id: self._last[p.id] for p in of_zone if p.id in self._last}
                 reading[zone] = ZoneReading(asked, answered, mine, sum(p.id in counters for p in of_zone))
         now = clock.monotonic()
-        self._readings = [r for r in self._readings if now - min(z.asked for z in r.values()) <= LOAD_STALE_S]
+        while self._readings and now - min(z.asked for z in self._readings[0].values()) > LOAD_STALE_S:
+            del self._readings[0]
         self._readings.append(reading)
         return reading
 
@@ -100,6 +101,7 @@ class Gauge:
             latest = await self.tick()
             if gone := gone_between(old[-1], latest):
                 raise Transient(f"instances of {gone} ended while their load was measured")
+        ready_now = await self._ready()
         loads = {}
         for zone in self._world.topology.zones():
             if not latest[zone.id].heard:
@@ -107,13 +109,21 @@ class Gauge:
             measured = window_of(old[-1], latest, zone.id)
             if measured.seconds < BLUR_MAX * window_s:
                 raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
-            probes = await self.probe(zone)
             seen = await self.fleet(zone)
-            ready = sum(p.reachable and p.ready for p in probes)
+            ready = sum(i.id in ready_now for i in seen.instances)
             loads[zone.id] = ZoneLoad(
                 zone.id, measured.rps, seen.desired, min(ready, seen.desired), measured.requests, measured.errors
             )
         return loads
+
+    async def _ready(self) -> frozenset[str]:
+        """Ids of all instances that are ready now, one question per region agent."""
+        ready: set[str] = set()
+        for region in self._world.topology.regions:
+            peers = [peer for zone in region.zones for peer in await self.peers(zone)]
+            probes = await self._world.agents[region.id].probe(peers)
+            ready.update(p.id for p in probes if p.reachable and p.ready)
+        return frozenset(ready)
 
     def usual_p50_ms(self, without: str) -> float | None:
         """Median of what users of the other zones saw lately; None when nothing was read."""
