@@ -221,12 +221,15 @@ def _report(
     balancing: Mapping[str, int],
 ) -> dict[str, Any]:
     settings = read_settings(lab_folder / "failout.yaml")
-    with glance_at(Place.of(settings.state)) as glance:
+    records: Sequence[Record] = []
+    with contextlib.suppress(NotFound), glance_at(Place.of(settings.state)) as glance:
         runs = glance.runs(settings.service)
         run = status(glance, settings.service, datetime.now(UTC))
         records = glance.events(runs[0].id) if runs else []
     if not records:
-        raise Rejected(f"the deploy did not start; its log is {plan.folder / 'deploy.log'}")
+        log = plan.folder / "deploy.log"
+        last_words = log.read_text("utf-8").strip().splitlines()[-1:]
+        raise Rejected(f"the deploy did not start: {' '.join(last_words)} (its log is {log})")
     deploy = run["runs"][0] if run["runs"] else run["last"]
     began = datetime.fromisoformat(deploy["started"]).timestamp()
     ended = datetime.fromisoformat(deploy["ended"]).timestamp() if deploy["ended"] else during[1]
