@@ -49,6 +49,11 @@ class Schemas:
                 break
         return found
 
+    def document(self, name: str) -> Schema:
+        """Return the JSON schema itself, as others read the shape of ARM's bodies from it."""
+        schema: Schema = self._validator(name).schema
+        return schema
+
     def _validator(self, name: str) -> Any:  # noqa: ANN401  (jsonschema's validators share no useful static type)
         with self._lock:
             if name not in self._validators:

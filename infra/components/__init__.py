@@ -1,0 +1,1 @@
+"""ComponentResources that the programs are made of: one file a concern, arguments are frozen dataclasses."""
