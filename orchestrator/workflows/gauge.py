@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.core.errors import Transient
@@ -34,10 +34,11 @@ class ZoneReading:
 Reading = Mapping[str, ZoneReading]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
     at: float
     fleet: FleetSeen
+    peers: list[Peer]
 
 
 class Gauge:
@@ -50,19 +51,23 @@ class Gauge:
         self._last: dict[str, Counters] = {}
 
     async def fleet(self, zone: Zone, *, anew: bool = False) -> FleetSeen:
+        return (await self._know(zone, anew=anew)).fleet
+
+    async def _know(self, zone: Zone, *, anew: bool) -> _Known:
         now = self._world.clock.monotonic()
         known = self._fleets.get(zone.id)
         if anew or known is None or now - known.at > PEERS_STALE_S:
-            known = self._fleets[zone.id] = _Known(now, await self._world.fleet(zone).describe(zone))
-        return known.fleet
+            fleet = await self._world.fleet(zone).describe(zone)
+            peers = [Peer(i.id, i.address) for i in fleet.instances if i.address]
+            known = self._fleets[zone.id] = _Known(now, fleet, peers)
+        return known
 
     def forget(self, zone: Zone) -> None:
         """Its instances are about to change: ask its cloud at the next look."""
         self._fleets.pop(zone.id, None)
 
     async def peers(self, zone: Zone, *, anew: bool = False) -> list[Peer]:
-        seen = await self.fleet(zone, anew=anew)
-        return [Peer(i.id, i.address) for i in seen.instances if i.address]
+        return (await self._know(zone, anew=anew)).peers
 
     async def probe(self, zone: Zone, *, anew: bool = False) -> list[InstanceProbe]:
         return list(await self._world.agent(zone).probe(await self.peers(zone, anew=anew)))
@@ -85,6 +90,13 @@ class Gauge:
             del self._readings[0]
         self._readings.append(reading)
         return reading
+
+    async def start_afresh(self, zone: Zone) -> None:
+        """`zone` serves nobody and its instances are about to end: measure every load from this moment on."""
+        reading = await self.tick()
+        for instance in reading[zone.id].counters:
+            self._last.pop(instance, None)
+        self._readings = [{**reading, zone.id: replace(reading[zone.id], counters={})}]
 
     async def loads(self, window_s: float) -> Mapping[str, ZoneLoad]:
         """Measure every zone over at least `window_s`, using what was read lately where that is enough.

@@ -8,7 +8,7 @@ from orchestrator.core.guards import refuse_replacing
 from orchestrator.core.machine import Event
 from orchestrator.core.traffic import OUT
 from orchestrator.workflows.capacity import Capacity
-from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.gauge import Gauge, window_of
 from orchestrator.workflows.job import Job
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.steering import Steering, told
@@ -28,6 +28,10 @@ class Leaving:
             # The only zone of its region: its users go elsewhere first, and live on in resolvers for the TTL.
             weights = (await self._steering.document()).region_weights
             moved = await self._capacity.move_weights(job, {**weights, job.region.id: 0}, E.DRAIN_TIMED_OUT)
+            # Azure's balancer lets connections live on, and instances that are not admitted close them one by one; an ALB
+            # without targets answers 503 on those that clients keep.
+            if moved is None and not job.world.traffic(job.region).whole_instances():
+                moved = await self._until_deserted(job)
             if moved is not None:
                 return moved
         await self._steering.want_zone(job.zone, OUT, job.fence)
@@ -42,6 +46,21 @@ class Leaving:
         drained = await job.until(look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing="draining")
         return drained if isinstance(drained, Event) else job.event(E.DRAINED, drained)
 
+    async def _until_deserted(self, job: Job) -> Event | None:
+        """Kept connections outlive the TTL: wait until users have sent nothing for as long as it lasts."""
+        quiet_s = max(job.world.topology.global_tier.ttl_s, job.policy.load_window_s)
+
+        async def look() -> Event | NotYet | None:
+            before = await self._gauge.tick()
+            stopped = await job.wait(quiet_s, "waiting for the region's last users")
+            if stopped is not None:
+                return stopped
+            served = window_of(before, await self._gauge.tick(), job.zone.id).requests
+            return NotYet(f"users sent {served} requests in {quiet_s:.0f} s, after the DNS TTL") if served else None
+
+        doing = f"emptying {job.region.id}"
+        return await job.until(look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing=doing)
+
     async def upgrade(self, job: Job) -> Event:
         """Bring every instance of the zone to the goal. I13 is checked right before, from what the cloud says."""
         version = job.progress.goal
@@ -54,6 +73,7 @@ class Leaving:
             refusal = refuse_replacing(job.zone.id, seen, sum(p.in_flight for p in probes if p.reachable))
             if refusal is not None:
                 raise Refused(refusal.rule, refusal.reason, zone=job.zone.id)
+            await self._gauge.start_afresh(job.zone)
             await fleet.replace(job.zone, version, image, job.fence)
             return True
 
