@@ -21,6 +21,10 @@ def instant_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+def day_text(at: datetime) -> str:
+    return at.astimezone(UTC).date().isoformat()
+
+
 def effect_text(effect: Effect) -> str:
     return text_of({"kind": effect.kind, "zone": effect.zone, "args": dict(effect.args)})
 

@@ -16,9 +16,13 @@ from typing import Any, Final
 
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.machine import Order
+from orchestrator.core.proof import Proof
+from orchestrator.core.proof import parse as parse_proof
+from orchestrator.core.samples import Sample, disjoint
+from orchestrator.core.samples import parse as parse_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger
-from orchestrator.engine.codec import effect_of, event_of, traffic_of
+from orchestrator.engine.codec import day_text, effect_of, event_of, instant_text, traffic_of
 from orchestrator.engine.place import Place, sqlite_errors
 from orchestrator.engine.ports import (
     EVERY_SERVICE,
@@ -32,7 +36,7 @@ from orchestrator.engine.ports import (
     Usual,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 
@@ -136,6 +140,23 @@ def reject_version(found: int, known: int = SCHEMA_VERSION) -> None:
 def glance_at(place: Place) -> Iterator[Glance]:
     """Open for reading only. Raise NotFound when there is no state yet, Rejected when it cannot be read."""
     if place.file is None:
+    def samples(self, service: str, since: datetime, until: datetime) -> Sequence[Sample]:
+        """Oldest first; where two processes measured the same seconds, one of them."""
+        sql = "SELECT at, zones FROM samples WHERE service = :service AND at > :since AND at <= :until ORDER BY at, id"
+        given = {"service": service, "since": instant_text(since), "until": instant_text(until)}
+        return disjoint(parse_sample(_at(at), json.loads(zones)) for at, zones in self._query(sql, given))
+
+    def proofs(self, service: str, limit: int = 2000) -> Sequence[Proof]:
+        """Newest first."""
+        sql = "SELECT proof FROM proofs WHERE service = :service ORDER BY at DESC, id DESC LIMIT :limit"
+        return [parse_proof(json.loads(text)) for (text,) in self._query(sql, {"service": service, "limit": limit})]
+
+    def peak_rps(self, service: str, since: datetime) -> float | None:
+        """The most requests a second since that day."""
+        sql = "SELECT max(rps) FROM peaks WHERE service = :service AND day >= :day"
+        rows = self._query(sql, {"service": service, "day": day_text(since)})
+        return float(rows[0][0]) if rows[0][0] is not None else None
+
         with _postgres(place.url) as query:
             yield _checked(Glance(query))
         return

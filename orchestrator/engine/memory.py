@@ -13,8 +13,23 @@ from datetime import datetime
 from orchestrator.core.errors import Bug, NotFound, Rejected
 from orchestrator.core.machine import Effect, Event, Json, Order
 from orchestrator.core.traffic import DesiredTraffic
+from orchestrator.core.proof import Proof, newest_first
+from orchestrator.core.proof import dump as dump_proof
+from orchestrator.core.proof import parse as parse_proof
+from orchestrator.core.samples import Sample, disjoint
+from orchestrator.core.samples import dump as dump_sample
+from orchestrator.core.samples import parse as parse_sample
 from orchestrator.engine import ledger
-from orchestrator.engine.codec import effect_of, effect_text, event_of, event_text, text_of, traffic_of, traffic_text
+from orchestrator.engine.codec import (
+    day_text,
+    effect_of,
+    effect_text,
+    event_of,
+    event_text,
+    text_of,
+    traffic_of,
+    traffic_text,
+)
 from orchestrator.engine.ports import (
     EVERY_SERVICE,
     Advance,
@@ -52,6 +67,9 @@ class MemoryStore:
         self._records: dict[str, list[Record]] = {}
         self._audit: list[AuditEntry] = []
 
+        self._samples: list[tuple[str, datetime, str]] = []
+        self._proofs: dict[str, tuple[str, datetime, str]] = {}
+        self._peaks: dict[tuple[str, str], float] = {}
     async def create_run(
         self,
         run: str,
@@ -188,6 +206,32 @@ class MemoryStore:
         return entry
 
     async def audit(self) -> Sequence[AuditEntry]:
+    async def add_samples(self, service: str, samples: Sequence[Sample]) -> None:
+        self._samples += [(service, s.at, text_of(dump_sample(s))) for s in samples]
+
+    async def samples(self, service: str, since: datetime, until: datetime) -> Sequence[Sample]:
+        found = sorted((at, text) for s, at, text in self._samples if s == service and since < at <= until)
+        return disjoint(parse_sample(at, json.loads(text)) for at, text in found)
+
+    async def forget_samples(self, service: str, before: datetime) -> None:
+        self._samples = [row for row in self._samples if row[0] != service or row[1] >= before]
+
+    async def put_proofs(self, proofs: Sequence[Proof]) -> None:
+        self._proofs |= {p.id: (p.service, p.last, text_of(dump_proof(p))) for p in proofs}
+
+    async def proofs(self, service: str, limit: int = 2000) -> Sequence[Proof]:
+        found = [parse_proof(json.loads(text)) for s, _, text in self._proofs.values() if s == service]
+        return newest_first(found)[:limit]
+
+    async def note_peak(self, service: str, rps: float, now: datetime) -> None:
+        key = service, day_text(now)
+        self._peaks[key] = max(rps, self._peaks.get(key, 0.0))
+
+    async def peak_rps(self, service: str, since: datetime) -> float | None:
+        return max(
+            (rps for (s, day), rps in self._peaks.items() if s == service and day >= day_text(since)), default=None
+        )
+
         return list(self._audit)
 
     def _row(self, run: str) -> Run:

@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from orchestrator.core.machine import Effect, Event, Json, Order
+from orchestrator.core.proof import Proof
+from orchestrator.core.samples import Sample
 from orchestrator.core.traffic import DesiredTraffic
 
 SwitchName = Literal["freeze", "kill"]
@@ -215,6 +217,24 @@ class Store(Protocol):
         """How long each kind of effect takes, from the last 200 of it."""
 
     async def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry: ...
+
+    async def add_samples(self, service: str, samples: Sequence[Sample]) -> None: ...
+
+    async def samples(self, service: str, since: datetime, until: datetime) -> Sequence[Sample]:
+        """What was measured in (since, until], oldest first, no second twice."""
+
+    async def forget_samples(self, service: str, before: datetime) -> None: ...
+
+    async def put_proofs(self, proofs: Sequence[Proof]) -> None:
+        """Write proofs, over those of the same id."""
+
+    async def proofs(self, service: str, limit: int = 2000) -> Sequence[Proof]:
+        """Newest first."""
+
+    async def note_peak(self, service: str, rps: float, now: datetime) -> None:
+        """Remember the most requests a second of each day."""
+
+    async def peak_rps(self, service: str, since: datetime) -> float | None: ...
 
     async def audit(self) -> Sequence[AuditEntry]:
         """Oldest first. `ledger.verify` checks the chain."""

@@ -141,9 +141,44 @@ audit = Table(
     Column("hash", Text, nullable=False),
 )
 
+# What was measured during runs, one row about a second; a proof of each fail-out; the busiest ten seconds of each day.
+samples = Table(
+    "samples",
+    _metadata,
+    Column("id", _serial, primary_key=True, autoincrement=True),
+    Column("service", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("zones", Text, nullable=False),
+)
+Index("samples_by_time", samples.c.service, samples.c.at)
+
+proofs = Table(
+    "proofs",
+    _metadata,
+    Column("id", Text, primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("proof", Text, nullable=False),
+)
+Index("proofs_by_time", proofs.c.service, proofs.c.at)
+
+peaks = Table(
+    "peaks",
+    _metadata,
+    Column("service", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("rps", Float, nullable=False),
+)
+
 Upgrade = Callable[[Connection], None]
-# From version N to N + 1. None yet: version 1 is the first that was ever written.
-UPGRADES: Final[Mapping[int, Upgrade]] = {}
+
+
+def _add_measures(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[samples, proofs, peaks])
+
+
+# From version N to N + 1.
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures}
 
 
 def prepare(connection: Connection, upgrades: Mapping[int, Upgrade] = UPGRADES, target: int = SCHEMA_VERSION) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     RowMapping,
     TextClause,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -33,9 +34,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.core.errors import Bug, NotFound, Rejected, Transient
 from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.proof import Proof
+from orchestrator.core.proof import dump as dump_proof
+from orchestrator.core.samples import Sample
+from orchestrator.core.samples import dump as dump_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger, schema
-from orchestrator.engine.codec import effect_text, event_text, instant_text, text_of, traffic_text
+from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, text_of, traffic_text
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.place import Place, sqlite_failure
 from orchestrator.engine.ports import Advance, AuditEntry, Lease, Run, SwitchName
@@ -110,6 +115,9 @@ class SqlStore:
             connection = self._engine.connect()
         try:
             with self._errors():
+    samples = _read(Glance.samples)
+    proofs = _read(Glance.proofs)
+    peak_rps = _read(Glance.peak_rps)
                 held = connection.execution_options(isolation_level="AUTOCOMMIT").execute(mine).scalar()
             if not held:
                 raise Rejected(f"an executor named {name!r} is running already: give this one a name of its own")
@@ -245,6 +253,37 @@ class SqlStore:
             "INSERT INTO switches (service, name, is_on, author, reason, at) "
             "VALUES (:service, :name, :is_on, :author, :reason, :at) ON CONFLICT (service, name) DO UPDATE SET "
             "is_on = excluded.is_on, author = excluded.author, reason = excluded.reason, at = excluded.at"
+    @_threaded
+    def add_samples(self, service: str, samples: Sequence[Sample]) -> None:
+        rows = [{"service": service, "at": instant_text(s.at), "zones": text_of(dump_sample(s))} for s in samples]
+        with self._transaction() as connection:
+            connection.execute(insert(schema.samples), rows)
+
+    @_threaded
+    def forget_samples(self, service: str, before: datetime) -> None:
+        old = (schema.samples.c.service == service) & (schema.samples.c.at < instant_text(before))
+        with self._transaction() as connection:
+            connection.execute(delete(schema.samples).where(old))
+
+    @_threaded
+    def put_proofs(self, proofs: Sequence[Proof]) -> None:
+        put = text(
+            "INSERT INTO proofs (id, service, at, proof) VALUES (:id, :service, :at, :proof) "
+            "ON CONFLICT (id) DO UPDATE SET at = excluded.at, proof = excluded.proof"
+        )
+        rows = [{"id": p.id, "service": p.service, "at": instant_text(p.last)} for p in proofs]
+        with self._transaction() as connection:
+            connection.execute(put, [r | {"proof": text_of(dump_proof(p))} for r, p in zip(rows, proofs, strict=True)])
+
+    @_threaded
+    def note_peak(self, service: str, rps: float, now: datetime) -> None:
+        put = text(
+            "INSERT INTO peaks (service, day, rps) VALUES (:service, :day, :rps) ON CONFLICT (service, day) "
+            "DO UPDATE SET rps = excluded.rps WHERE excluded.rps > peaks.rps"
+        )
+        with self._transaction() as connection:
+            connection.execute(put, {"service": service, "day": day_text(now), "rps": rps})
+
         )
         row = {"service": service, "name": name, "is_on": on, "author": author, "reason": reason}
         with self._transaction() as connection:

@@ -129,15 +129,15 @@ def test_a_newer_state_is_refused_and_not_touched(place: Place, opened: str) -> 
 
 def test_an_older_state_is_upgraded_step_by_step_and_keeps_its_rows(place: Place) -> None:
     upgrades = {
-        1: lambda connection: connection.execute(text("ALTER TABLE runs ADD COLUMN colour TEXT")),
-        2: lambda connection: connection.execute(text("UPDATE runs SET colour = 'green'")),
+        SCHEMA_VERSION: lambda connection: connection.execute(text("ALTER TABLE runs ADD COLUMN colour TEXT")),
+        SCHEMA_VERSION + 1: lambda connection: connection.execute(text("UPDATE runs SET colour = 'green'")),
     }
     engine = create_engine(f"sqlite:///{place.file}")
     with engine.begin() as connection:
-        schema.prepare(connection, upgrades, target=3)
+        schema.prepare(connection, upgrades, target=SCHEMA_VERSION + 2)
         assert ("r1", "green") == connection.execute(text("SELECT id, colour FROM runs")).one()
-        assert "3" == connection.execute(text("SELECT value FROM meta")).scalar()
-        schema.prepare(connection, upgrades, target=3)  # Once is enough: nothing runs again.
+        assert str(SCHEMA_VERSION + 2) == connection.execute(text("SELECT value FROM meta")).scalar()
+        schema.prepare(connection, upgrades, target=SCHEMA_VERSION + 2)  # Once is enough: nothing runs again.
     engine.dispose()
 
 
