@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import sqrt
 
 # Upper bounds of the latency buckets that every instance counts in, ms. The last bucket is open.
 LATENCY_BOUNDS_MS: tuple[float, ...] = (5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000)
@@ -104,19 +105,26 @@ class GatePolicy:
 
 
 def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
-    """The median moved, or more requests than chance explains are clearly slower than the survivors' p99.
+    """The median moved, or more requests than chance explains are slower than the survivors' p99.
 
-    A p99 of a few dozen requests is their maximum, so two p99s are not compared: the share well beyond the survivors' is.
+    A p99 of a few dozen requests is their maximum, so two p99s are not compared: the shares beyond the survivors' are,
+    and of theirs the most that so few requests allow (Agresti and Coull's upper limit, two standard errors).
     """
     assert zone.p50_ms is not None
     assert survivors.p50_ms is not None
     assert survivors.p99_ms is not None
     if zone.p50_ms > survivors.p50_ms + policy.p50_added_max_ms:
         return True
+    slow, theirs = _beyond(zone, survivors.p99_ms), _beyond(survivors, survivors.p99_ms)
+    tried = survivors.requests + 4
+    share = (theirs + 2) / tried
+    upper = share + 2 * sqrt(share * (1 - share) / tried)
+    return slow >= policy.slow_min and slow > zone.requests * (upper + policy.slow_share_max)
+
+
+def _beyond(window: Window, bound_ms: float) -> int:
     bounds = (*LATENCY_BOUNDS_MS, 2 * LATENCY_BOUNDS_MS[-1])
-    slow_from_ms = survivors.p99_ms + policy.p50_added_max_ms
-    slow = sum(count for bound, count in zip(bounds, zone.latency, strict=False) if bound > slow_from_ms)
-    return slow >= policy.slow_min and slow > zone.requests * policy.slow_share_max
+    return sum(count for bound, count in zip(bounds, window.latency, strict=False) if bound > bound_ms)
 
 
 def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:

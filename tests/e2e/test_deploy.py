@@ -79,30 +79,42 @@ def test_kill_9_in_the_middle_harms_nobody_and_resume_ends_as_if_nothing_had_bee
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("cloud", "one", "two", "zones"),
+    [
+        ("aws", "us-east-1", "us-west-2", ["aws/us-east-1a", "aws/us-west-2a", "aws/us-west-2b"]),
+        pytest.param(
+            "azure",
+            "eastus",
+            "westeurope",
+            ["azure/eastus-1", "azure/westeurope-1", "azure/westeurope-2"],
+            marks=pytest.mark.soak,
+        ),
+    ],
+)
 def test_a_region_of_one_zone_is_emptied_through_the_dns_first_and_two_regions_of_one_cloud_deploy(
-    tmp_path: Path, case: Case
+    tmp_path: Path, case: Case, cloud: str, one: str, two: str, zones: list[str]
 ) -> None:
     """The TTL is waited before the zone is drained and again before the next one leaves."""
-    one, two = RegionBlueprint("aws", "us-east-1", 1), RegionBlueprint("aws", "us-west-2", 2)
-    with stage(tmp_path, blueprint((one, two), ttl_s=2)) as made:
+    regions = RegionBlueprint(cloud, one, 1), RegionBlueprint(cloud, two, 2)
+    alone, other, only = f"{cloud}/{one}", f"{cloud}/{two}", zones[0]
+    with stage(tmp_path, blueprint(regions, ttl_s=2)) as made:
         deploy = made.deploy("v2")
         ended = deploy.wait()
         users = made.seen(deploy.started_at)
         no_harm(made, deploy.started_at)
         assert 0 == ended.code, ended.err[-2000:]
         ending = made.ending()
-        assert {"aws/us-east-1": 100, "aws/us-west-2": 100} == ending["weights"] == ending["clouds"]["weights"]
-        assert {"aws/us-east-1a": {"v2": 2}, "aws/us-west-2a": {"v2": 2}, "aws/us-west-2b": {"v2": 2}} == ending[
-            "processes"
-        ]
-        emptied, returned = [e for e in made.timeline("dns") if e["t"] > deploy.started_at]
-        assert 0 == emptied["weights"]["aws/us-east-1"] < emptied["weights"]["aws/us-west-2"]
-        assert 100 == returned["weights"]["aws/us-east-1"]
-        drained = next(e for e in ended.events if e.event.kind == "prepared" and e.event.zone == "aws/us-east-1a")
-        assert 2.0 <= at(drained) - emptied["t"]
-        settled = next(e for e in ended.events if e.event.kind == "settled" and e.event.zone == "aws/us-east-1a")
-        assert 2.0 <= at(settled) - returned["t"]
-    case.tell(
-        "Two regions of one cloud, one of them with a single zone", users, "succeeded",
-        "the DNS weight of the single zone's region was 0 and its TTL had passed before the zone was drained",
-    )  # fmt: skip
+        assert {alone: 100, other: 100} == ending["weights"] == ending["clouds"]["weights"]
+        assert {zone: {"v2": 2} for zone in zones} == ending["processes"]
+        answered = [e for e in made.timeline("dns") if e["t"] > deploy.started_at]
+        emptied = next(e for e in answered if e["weights"][alone] == 0)
+        returned = [e for e in answered if e["weights"][alone] == 100][-1]
+        replaced = next(e for e in made.timeline("refresh") if e["zone"] == only)
+        assert replaced["t"] - emptied["t"] >= 2.0
+        step = next(e for e in ended.events if e.event.zone == only and "at 100%" in e.event.evidence)
+        assert at(step) - returned["t"] >= 2.0
+    told = (
+        f"its zone was replaced {replaced['t'] - emptied['t']:.1f} s after the region's DNS weight became 0 (TTL 2 s)"
+    )
+    case.tell(f"Two regions of {cloud}, one of them with a single zone", users, "succeeded", told)
