@@ -68,19 +68,22 @@ def _health_s(mine: Sequence[Event], after: float) -> float:
 
     Instances that become candidates at one moment wait together; a wait ends with the episode's last pass.
     """
-    total = 0.0
-    waiting: dict[tuple[str, str], float] = {}
-    began: float | None = None
-    for event in mine:
-        if event["kind"] != "member" or event["t"] < after:
-            continue
-        key = (event["pool"], event["instance"])
-        if event["state"] in _CANDIDATE:
-            began = event["t"] if began is None else began
-            waiting[key] = event["t"]
-        elif event["state"] == "healthy" and waiting.pop(key, None) is not None and not waiting and began is not None:
-            total += event["t"] - began
-            began = None
+    total, began = 0.0, after
+    healthy: set[tuple[str, str]] = set()
+    waiting: set[tuple[str, str]] = set()
+    for event in (e for e in mine if e["kind"] == "member" and e["t"] >= after):
+        key, state = (event["pool"], event["instance"]), event["state"]
+        if state == "healthy":
+            healthy.add(key)
+            if key in waiting and waiting == {key}:
+                total += event["t"] - began
+            waiting.discard(key)
+        elif state in _CANDIDATE and (state == "registered" or key not in healthy):
+            healthy.discard(key)
+            began = began if waiting else event["t"]
+            waiting.add(key)
+        elif state not in _CANDIDATE:
+            healthy.discard(key)
     return total
 
 
