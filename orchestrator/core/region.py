@@ -1,0 +1,258 @@
+"""The region machine: one or more whole regions are emptied through the global tier, stay out, and come back in steps.
+
+One run from the evacuation to the verified return, and it holds the lease all the way (I1): no deploy, drill or person
+takes a zone out of the survivors meanwhile. `decide` names the next effect, `apply` folds its outcome in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.errors import IllegalTransition
+from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.traffic import RampStep, parse_steps
+
+
+class Phase(StrEnum):
+    """Where the regions stand. From LEAVING to RETURNING they count as out."""
+
+    ASKING = "asking"
+    PREPARING = "preparing"  # Leased, still serving: the survivors are scaled.
+    LEAVING = "leaving"  # The global tier no longer answers with them; resolvers still may, for the TTL.
+    EMPTYING = "emptying"
+    OUT = "out"
+    VERIFYING = "verifying"
+    RETURNING = "returning"
+    SETTLING = "settling"
+    HELD_ASKING = "held-asking"
+    HELD_LEAVING = "held-leaving"
+    HELD_OUT = "held-out"
+    HELD_RETURNING = "held-returning"
+    HELD_SETTLING = "held-settling"
+    RETURNED = "returned"
+    CALLED_OFF = "called-off"  # It never left.
+
+
+class M(StrEnum):
+    """Everything that can happen to the regions of a run."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    PREPARED = "prepared"
+    UNPREPARED = "unprepared"
+    MOVED = "moved"
+    EMPTIED = "emptied"
+    VERIFIED = "verified"
+    STEP_PASSED = "step-passed"
+    LAST_STEP_PASSED = "last-step-passed"
+    UNHEALTHY = "unhealthy"
+    INCONCLUSIVE = "inconclusive"
+    STUCK = "stuck"
+    SETTLED = "settled"
+    UNDONE = "undone"
+    EXPIRED = "expired"  # I8: out for longer than it may be silently.
+    INTERRUPTED = "interrupted"
+    RESUME = "resume"
+    RETURN = "return"
+    EVACUATE = "evacuate"
+
+
+_P = Phase
+_AGAIN: Final = {M.EVACUATE: _P.LEAVING}
+
+TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
+    _P.ASKING: {
+        M.ADMITTED: _P.PREPARING,
+        M.REFUSED: _P.HELD_ASKING,
+        M.INTERRUPTED: _P.ASKING,
+        M.RETURN: _P.CALLED_OFF,
+    },
+    _P.PREPARING: {
+        M.PREPARED: _P.LEAVING,
+        M.UNPREPARED: _P.SETTLING,
+        M.INTERRUPTED: _P.PREPARING,
+        M.RETURN: _P.SETTLING,
+    },
+    _P.LEAVING: {
+        M.MOVED: _P.EMPTYING,
+        M.STUCK: _P.HELD_LEAVING,
+        M.INTERRUPTED: _P.LEAVING,
+        M.RETURN: _P.VERIFYING,
+    },
+    _P.EMPTYING: {
+        M.EMPTIED: _P.OUT,
+        M.STUCK: _P.HELD_LEAVING,
+        M.INTERRUPTED: _P.EMPTYING,
+        M.RETURN: _P.VERIFYING,
+    },
+    _P.OUT: {M.EXPIRED: _P.OUT, M.INTERRUPTED: _P.OUT, M.RETURN: _P.VERIFYING},
+    _P.VERIFYING: {
+        M.VERIFIED: _P.RETURNING,
+        M.UNHEALTHY: _P.HELD_OUT,
+        M.INCONCLUSIVE: _P.HELD_OUT,
+        M.STUCK: _P.HELD_OUT,
+        M.INTERRUPTED: _P.VERIFYING,
+        **_AGAIN,
+    },
+    _P.RETURNING: {
+        M.STEP_PASSED: _P.RETURNING,
+        M.LAST_STEP_PASSED: _P.SETTLING,
+        M.UNHEALTHY: _P.LEAVING,  # Sick with users on it: out again at once, whatever the survivors then carry.
+        M.INCONCLUSIVE: _P.HELD_RETURNING,
+        M.STUCK: _P.HELD_RETURNING,
+        M.INTERRUPTED: _P.RETURNING,
+        **_AGAIN,
+    },
+    _P.SETTLING: {
+        M.SETTLED: _P.RETURNED,
+        M.UNDONE: _P.CALLED_OFF,
+        M.STUCK: _P.HELD_SETTLING,
+        M.INTERRUPTED: _P.SETTLING,
+        M.EVACUATE: _P.PREPARING,
+    },
+    _P.HELD_ASKING: {M.RESUME: _P.ASKING, M.RETURN: _P.CALLED_OFF},
+    _P.HELD_LEAVING: {M.RESUME: _P.LEAVING, M.RETURN: _P.VERIFYING},
+    _P.HELD_OUT: {M.RESUME: _P.VERIFYING, M.RETURN: _P.VERIFYING, **_AGAIN},
+    _P.HELD_RETURNING: {M.RESUME: _P.RETURNING, M.RETURN: _P.RETURNING, **_AGAIN},
+    _P.HELD_SETTLING: {M.RESUME: _P.SETTLING, M.EVACUATE: _P.PREPARING},
+    _P.RETURNED: {},
+    _P.CALLED_OFF: {},
+}
+_EFFECT_OF: Final[Mapping[Phase, str]] = {
+    _P.ASKING: "admit-region",
+    _P.PREPARING: "prepare-region",
+    _P.LEAVING: "leave-region",
+    _P.EMPTYING: "empty-region",
+    _P.OUT: "stay-out",
+    _P.VERIFYING: "verify-region",
+    _P.RETURNING: "return-region",
+    _P.SETTLING: "settle-region",
+}
+FINISHED: Final = frozenset({_P.RETURNED, _P.CALLED_OFF})
+HELD: Final = frozenset({_P.HELD_ASKING, _P.HELD_LEAVING, _P.HELD_OUT, _P.HELD_RETURNING, _P.HELD_SETTLING})
+ORDERS: Final = frozenset({M.RESUME, M.RETURN, M.EVACUATE})
+ORDER_REFUSED: Final = "order-refused"
+_UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
+
+
+@dataclass(frozen=True, slots=True)
+class RegionState:
+    """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to}, to be put back.
+
+    `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
+    of the return. `calling_off`: nothing but the preparations is to be undone.
+    """
+
+    run: str
+    service: str
+    regions: tuple[str, ...]
+    policy: DeployPolicy
+    since: datetime
+    overrides: tuple[str, ...] = ()
+    phase: Phase = Phase.ASKING
+    weights: Mapping[str, int] = field(default_factory=dict, hash=False)
+    scaled: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    steps: tuple[RampStep, ...] = ()
+    step: int = 0
+    calling_off: bool = False
+    note: str = ""
+    reason: str = ""
+
+    @property
+    def place(self) -> str:
+        """What lease and lists call it: `aws/us-east-1`, or several joined."""
+        return "+".join(self.regions)
+
+
+def begin(
+    run: str, service: str, regions: tuple[str, ...], policy: DeployPolicy, overrides: tuple[str, ...], now: datetime
+) -> RegionState:
+    return RegionState(run, service, regions, policy, now, overrides)
+
+
+def decide(state: RegionState, facts: Facts) -> Effect | Event | None:
+    """The next effect, an order, or nothing: held, ended, or the kill switch is on. A freeze stops no evacuation (I14)."""
+    if state.phase in FINISHED:
+        return None
+    if facts.orders:
+        return _order(state, facts.orders[0])
+    if state.phase in HELD or facts.killed:
+        return None
+    return Effect(_EFFECT_OF[state.phase], args={"step": state.step})
+
+
+def _order(state: RegionState, order: Order) -> Event:
+    kind = M.RETURN if order.kind in {"abort", "restore"} else order.kind
+    if kind not in ORDERS or kind not in TRANSITIONS[state.phase]:
+        why = f"{order.kind} makes no sense while {state.place} is {state.phase}"
+        return Event(ORDER_REFUSED, evidence=why, order=order.id)
+    return Event(kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", order=order.id)
+
+
+def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
+    """Fold `event` into `state`. An illegal event raises IllegalTransition and changes nothing."""
+    if event.kind == ORDER_REFUSED:
+        return state
+    try:
+        kind = _meaning(state, M(event.kind))
+    except ValueError:
+        raise IllegalTransition(f"{event.kind} is no event of a region") from None
+    try:
+        phase = TRANSITIONS[state.phase][kind]
+    except KeyError:
+        raise IllegalTransition(f"{state.place}: {kind} while {state.phase}") from None
+    since = state.since if phase is state.phase and kind is not M.EXPIRED else now
+    moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
+    match kind:
+        case M.ADMITTED:
+            weights, scaled, steps = (event.args[k] for k in ("weights", "scaled", "steps"))
+            assert isinstance(weights, dict)
+            assert isinstance(scaled, dict)
+            return replace(
+                moved,
+                weights={r: int(str(w)) for r, w in weights.items()},
+                scaled=scaled,
+                steps=parse_steps(steps),
+                reason="",
+            )
+        case M.STEP_PASSED:
+            return replace(moved, step=state.step + 1)
+        case M.VERIFIED:
+            return replace(moved, step=0)
+        case M.UNPREPARED:
+            return replace(moved, calling_off=True, reason=event.evidence)
+        case M.RETURN:
+            return replace(moved, calling_off=state.phase is Phase.PREPARING, reason=event.evidence)
+        case M.EVACUATE:
+            return replace(moved, calling_off=False, reason=event.evidence)
+        case M.RESUME | M.REFUSED | M.STUCK | M.UNHEALTHY | M.INCONCLUSIVE | M.EXPIRED:
+            return replace(moved, reason=event.evidence)
+        case _:
+            return moved
+
+
+def _meaning(state: RegionState, kind: M) -> M:
+    if kind is M.STEP_PASSED and state.step + 1 >= len(state.steps):
+        return M.LAST_STEP_PASSED
+    if kind is M.SETTLED and state.calling_off:
+        return M.UNDONE
+    return kind
+
+
+def leased_place(state: RegionState) -> str | None:
+    """I1: from the admission until the return is verified and what was prepared is put back."""
+    return None if state.phase in _UNLEASED or state.phase in FINISHED else state.place
+
+
+def status(state: RegionState) -> str:
+    """One word for lists: held, out, or what the run is about."""
+    if state.phase in HELD:
+        return "held"
+    if state.phase in FINISHED:
+        return "succeeded" if state.phase is Phase.RETURNED else "aborted"
+    return "out" if state.phase is Phase.OUT else "active"

@@ -1,0 +1,95 @@
+"""I3 for whole regions: can the others carry everything, what must be scaled first, and the weights at each share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+from orchestrator.core.guards import WEIGHT_MAX, Refusal, ZoneLoad
+from orchestrator.core.topology import Region, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlan:
+    """`weights`: the global tier once the regions are out; `scale`: survivor zone -> instances, first."""
+
+    weights: Mapping[str, int]
+    scale: Mapping[str, int] = field(default_factory=dict)
+    arithmetic: str = ""
+
+
+def plan_regions(
+    leaving: Collection[str],
+    loads: Mapping[str, ZoneLoad],
+    topology: Topology,
+    *,
+    max_utilisation: float,
+    scale_survivors: bool,
+) -> RegionPlan | Refusal:
+    """Say how the other regions carry the whole load, or why they cannot (I3). An unmeasured load refuses (I2)."""
+    staying = [r for r in topology.regions if r.id not in leaving]
+    if not staying or not any(r.weight for r in staying):
+        return Refusal("I3", f"no region would be left to carry the load of {', '.join(sorted(leaving))}")
+    missing = sorted(z.id for z in topology.zones() if z.id not in loads)
+    if missing:
+        return Refusal("I3", f"the load of {', '.join(missing)} is unmeasured")
+    total = sum(load.rps for load in loads.values())
+    room = {r.id: max_utilisation * _capacity(r, loads) for r in staying}
+    weights = usual_weights_without(leaving, topology)
+    sums = f"{total:.0f}/s without {', '.join(sorted(leaving))}; at {max_utilisation:.2f} " + ", ".join(
+        f"{r} carries {room[r]:.0f}/s" for r in sorted(room)
+    )
+    share = {r: total * w / sum(weights.values()) for r, w in weights.items() if r in room}
+    if all(share[r] <= room[r] for r in room):
+        return RegionPlan(weights, arithmetic=sums)
+    if total <= sum(room.values()):
+        top = max(room.values())
+        spread = {r.id: ceil(WEIGHT_MAX * (room[r.id] / top)) if r.id in room else 0 for r in topology.regions}
+        return RegionPlan(spread, arithmetic=f"{sums}; weights by what each can carry")
+    if scale_survivors and (scale := _scale(staying, share, loads, max_utilisation)):
+        told = ", ".join(f"{z} {n}" for z, n in sorted(scale.items()))
+        return RegionPlan(weights, scale, f"{sums}; survivors are scaled first: {told}")
+    return Refusal("I3", f"{sums}: {total - sum(room.values()):.0f}/s too much")
+
+
+def _capacity(region: Region, loads: Mapping[str, ZoneLoad]) -> float:
+    return sum(z.rps_per_instance * loads[z.id].healthy for z in region.zones)
+
+
+def _scale(
+    staying: Collection[Region], share: Mapping[str, float], loads: Mapping[str, ZoneLoad], max_utilisation: float
+) -> dict[str, int]:
+    """Instances per zone so that each region carries its usual part of the load; empty when one would be too large."""
+    scale: dict[str, int] = {}
+    for region in staying:
+        per_zone = share[region.id] / max_utilisation / len(region.zones)
+        for zone in region.zones:
+            wanted = max(loads[zone.id].instances, ceil(per_zone / zone.rps_per_instance))
+            if wanted > zone.instances_max:
+                return {}
+            if wanted > loads[zone.id].instances:
+                scale[zone.id] = wanted
+    return scale
+
+
+def usual_weights(topology: Topology) -> dict[str, int]:
+    return {region.id: region.weight for region in topology.regions}
+
+
+def usual_weights_without(leaving: Collection[str], topology: Topology) -> dict[str, int]:
+    return {region: 0 if region in leaving else weight for region, weight in usual_weights(topology).items()}
+
+
+def weights_at(share: float, out: Mapping[str, int], usual: Mapping[str, int]) -> dict[str, int]:
+    """Weights on the way back: the users' spread goes straight from what it is while out (0) to the usual one (1).
+
+    Each region's part stays between the two, so that what both ends can carry, every step can (I3). A region that is to
+    get something gets at least weight 1.
+    """
+    if share >= 1.0:
+        return dict(usual)
+    out_sum, usual_sum = sum(out.values()), sum(usual.values())
+    mixed = {r: (1 - share) * out.get(r, 0) / out_sum + share * usual[r] / usual_sum for r in usual}
+    top = max(mixed.values())
+    return {r: max(1, round(WEIGHT_MAX * (part / top))) if part > 0 else 0 for r, part in mixed.items()}
