@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from orchestrator.core.errors import IllegalTransition, Refused, StaleCarrier, Transient
 from orchestrator.core.machine import Effect, Event, Facts, Machine
 from orchestrator.engine.fence import RunFence
-from orchestrator.engine.ports import Advance, Run, Store
+from orchestrator.engine.ports import Advance, Pending, Run, Store
 from orchestrator.ports import Clock, Fence
 
 POLL_S: Final = 0.15  # How often a run that waits for a person looks for an order.
@@ -35,7 +35,7 @@ class Performer(Protocol[S_contra]):
 
         A failure is an event too: Denied, Rejected, NoCapacity, Refused and a Transient beyond its budget are returned
         as events the machine knows. A long effect asks `interrupted()` between its steps (it costs one small read), stops
-        early when a person's order or the kill switch waits, and returns the event that says so. `fence.check()` comes
+        early when the machine would do something else by now (an order, a switch, a time), and returns the event that says so. `fence.check()` comes
         right before each write; its StaleCarrier is not caught.
         """
 
@@ -121,8 +121,7 @@ class _Loop(Generic[S]):
             return True
         state = self.machine.parse(run.state)
         pending = await self.store.pending(run.id)
-        facts = Facts(self.clock.now(), pending.orders, frozen=pending.frozen, killed=pending.killed)
-        chosen = self.machine.decide(state, facts)
+        chosen = self.machine.decide(state, self._facts(pending))
         if chosen is None:
             await self.clock.sleep(POLL_S)
             return False
@@ -137,12 +136,17 @@ class _Loop(Generic[S]):
         held = await self.store.held(run.id)
         fence = RunFence(self.store, run.id, self.epoch, held.lease)
         began_s = self.clock.monotonic()
-        event = await self.performer.perform(state, effect, fence, self._interrupted)
+
+        async def interrupted() -> bool:
+            """Ask the machine: an order, a switch or a time that has come may want something else by now."""
+            pending = await self.store.pending(run.id)
+            return self.machine.decide(state, self._facts(pending)) != effect
+
+        event = await self.performer.perform(state, effect, fence, interrupted)
         return await self._commit(run, state, event, effect, self.clock.monotonic() - began_s)
 
-    async def _interrupted(self) -> bool:
-        pending = await self.store.pending(self.run_id)
-        return bool(pending.orders) or pending.killed
+    def _facts(self, pending: Pending) -> Facts:
+        return Facts(self.clock.now(), pending.orders, frozen=pending.frozen, killed=pending.killed)
 
     async def _commit(self, run: Run, state: S, event: Event, effect: Effect | None, duration_s: float) -> bool:
         try:
@@ -169,6 +173,7 @@ class _Loop(Generic[S]):
             event=event,
             effect=effect,
             duration_s=duration_s,
+            extra=self.machine.extra_slot(after),
         )
         await self.store.commit(run, advance, now)
         self.log(

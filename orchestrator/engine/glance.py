@@ -68,6 +68,19 @@ class Glance:
         """Every run that has not ended, of every service, oldest first."""
         return [_run(row) for row in self._query(f"{_RUN} WHERE finished_at IS NULL ORDER BY created_at, id", {})]
 
+    def open_runs(self, service: str | None = None) -> Mapping[str, int]:
+        """Return each run that has not ended, of one service or all, with its epoch: cheap enough to ask twice a second."""
+        sql = "SELECT id, epoch, service FROM runs WHERE finished_at IS NULL ORDER BY created_at, id"
+        return {run: epoch for run, epoch, of in self._query(sql, {}) if service in (None, of)}
+
+    def executors(self, kind: int) -> frozenset[int]:
+        """Return the keys of the executors of a kind (`place.EXECUTOR`, `SERVER`) that live. PostgreSQL only."""
+        sql = (
+            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :kind "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        return frozenset(key for (key,) in self._query(sql, {"kind": kind}))
+
     def pending(self, run: str) -> Pending:
         orders = self._query(
             "SELECT id, kind, author, reason, at, args FROM orders WHERE run = :run AND consumed_at IS NULL ORDER BY id",
@@ -126,20 +139,6 @@ class Glance:
         rows = self._query("SELECT id, at, author, act, reason, result, prev_hash, hash FROM audit ORDER BY id", {})
         return [AuditEntry(number, _at(at), *rest) for number, at, *rest in rows]
 
-    def schema_version(self) -> int:
-        rows = self._query("SELECT value FROM meta WHERE key = :key", {"key": "schema_version"})
-        return int(rows[0][0])
-
-
-def reject_version(found: int, known: int = SCHEMA_VERSION) -> None:
-    if found > known:
-        raise Rejected(f"the state has schema {found}; this failout knows {known}: use the newer failout that wrote it")
-
-
-@contextmanager
-def glance_at(place: Place) -> Iterator[Glance]:
-    """Open for reading only. Raise NotFound when there is no state yet, Rejected when it cannot be read."""
-    if place.file is None:
     def samples(self, service: str, since: datetime, until: datetime) -> Sequence[Sample]:
         """Oldest first; where two processes measured the same seconds, one of them."""
         sql = "SELECT at, zones FROM samples WHERE service = :service AND at > :since AND at <= :until ORDER BY at, id"
@@ -157,6 +156,20 @@ def glance_at(place: Place) -> Iterator[Glance]:
         rows = self._query(sql, {"service": service, "day": day_text(since)})
         return float(rows[0][0]) if rows[0][0] is not None else None
 
+    def schema_version(self) -> int:
+        rows = self._query("SELECT value FROM meta WHERE key = :key", {"key": "schema_version"})
+        return int(rows[0][0])
+
+
+def reject_version(found: int, known: int = SCHEMA_VERSION) -> None:
+    if found > known:
+        raise Rejected(f"the state has schema {found}; this failout knows {known}: use the newer failout that wrote it")
+
+
+@contextmanager
+def glance_at(place: Place) -> Iterator[Glance]:
+    """Open for reading only. Raise NotFound when there is no state yet, Rejected when it cannot be read."""
+    if place.file is None:
         with _postgres(place.url) as query:
             yield _checked(Glance(query))
         return

@@ -1,6 +1,7 @@
 """The store's fake: dictionaries, the same contract. For tests, and for the simulator's many short lives.
 
-Rows are kept as JSON text where the database keeps text, so that what is not JSON fails here too.
+Rows are kept as JSON text where the database keeps text, so that what is not JSON fails here too. A row is parsed once
+for every writing, not for every reading: who reads a state must not change it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from datetime import datetime
 
 from orchestrator.core.errors import Bug, NotFound, Rejected
 from orchestrator.core.machine import Effect, Event, Json, Order
-from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.core.proof import Proof, newest_first
 from orchestrator.core.proof import dump as dump_proof
 from orchestrator.core.proof import parse as parse_proof
 from orchestrator.core.samples import Sample, disjoint
 from orchestrator.core.samples import dump as dump_sample
 from orchestrator.core.samples import parse as parse_sample
+from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger
 from orchestrator.engine.codec import (
     day_text,
@@ -58,18 +59,18 @@ class MemoryStore:
     def __init__(self, max_zones_out: int = 1) -> None:
         self._slots = max_zones_out
         self._runs: dict[str, Run] = {}
-        self._texts: dict[str, str] = {}
+        self._states: dict[str, Json] = {}
         self._orders: list[_Posted] = []
         self._leases: dict[str, Lease] = {}
         self._fences: dict[str, int] = {}
-        self._traffic: dict[str, tuple[int, int, str]] = {}
+        self._traffic: dict[str, DesiredTraffic] = {}
         self._switches: dict[tuple[str, str], Switch] = {}
         self._records: dict[str, list[Record]] = {}
         self._audit: list[AuditEntry] = []
-
         self._samples: list[tuple[str, datetime, str]] = []
         self._proofs: dict[str, tuple[str, datetime, str]] = {}
         self._peaks: dict[tuple[str, str], float] = {}
+
     async def create_run(
         self,
         run: str,
@@ -87,7 +88,7 @@ class MemoryStore:
         for other in self._runs.values():
             if kind == "deploy" == other.kind and other.service == service and not other.finished:
                 raise ledger.refuse_second_deploy(other)
-        self._texts[run] = text_of(state)
+        self._states[run] = json.loads(text_of(state))
         self._runs[run] = Run(run, service, kind, status, 0, 0, None, None, None, now, now, None, author, reason)
         self._records[run] = []
         return await self.load(run)
@@ -99,7 +100,7 @@ class MemoryStore:
 
     async def load(self, run: str) -> Run:
         row = self._row(run)
-        return replace(row, state=json.loads(self._texts[run]))
+        return replace(row, state=self._states[run])
 
     async def pending(self, run: str) -> Pending:
         service = self._row(run).service
@@ -115,7 +116,7 @@ class MemoryStore:
 
     async def commit(self, run: Run, advance: Advance, now: datetime) -> None:
         row = self._current(run)
-        state = text_of(advance.state)
+        state = json.loads(text_of(advance.state))
         record = Record(
             run.id,
             row.seq + 1,
@@ -125,10 +126,12 @@ class MemoryStore:
             advance.duration_s,
         )
         posted = self._unconsumed(run.id, advance.event)
-        self._lease(row, advance.zone, now)  # The last that can refuse: from here on nothing fails.
+        self._lease(
+            row, advance.zone, now, extra=advance.extra
+        )  # The last that can refuse: from here on nothing fails.
         if posted:
             posted.consumed = True
-        self._texts[run.id] = state
+        self._states[run.id] = state
         self._records[run.id].append(record)
         self._runs[run.id] = replace(
             row,
@@ -163,16 +166,13 @@ class MemoryStore:
         return sorted(found, key=lambda lease: lease.slot)
 
     async def load_traffic(self, service: str) -> DesiredTraffic | None:
-        if service not in self._traffic:
-            return None
-        version, fence, text = self._traffic[service]
-        return traffic_of(text, version, fence)
+        return self._traffic.get(service)
 
     async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
-        version = self._traffic[service][0] if service in self._traffic else 0
+        version = self._traffic[service].version if service in self._traffic else 0
         live = [lease.fence for lease in self._leases.values() if lease.service == service]
         ledger.check_traffic(service, desired, expected_version, version, live)
-        self._traffic[service] = (desired.version, desired.fence, traffic_text(desired))
+        self._traffic[service] = traffic_of(traffic_text(desired), desired.version, desired.fence)
 
     async def set_switch(
         self, service: str, name: SwitchName, *, on: bool, author: str, reason: str, now: datetime
@@ -206,6 +206,8 @@ class MemoryStore:
         return entry
 
     async def audit(self) -> Sequence[AuditEntry]:
+        return list(self._audit)
+
     async def add_samples(self, service: str, samples: Sequence[Sample]) -> None:
         self._samples += [(service, s.at, text_of(dump_sample(s))) for s in samples]
 
@@ -232,8 +234,6 @@ class MemoryStore:
             (rps for (s, day), rps in self._peaks.items() if s == service and day >= day_text(since)), default=None
         )
 
-        return list(self._audit)
-
     def _row(self, run: str) -> Run:
         try:
             return self._runs[run]
@@ -257,7 +257,7 @@ class MemoryStore:
                 return posted
         raise Bug(f"run {run} consumes order {event.order}, which is not pending")
 
-    def _lease(self, row: Run, zone: str | None, now: datetime) -> None:
+    def _lease(self, row: Run, zone: str | None, now: datetime, *, extra: bool) -> None:
         mine = self._leases.get(row.id)
         if zone is None:
             self._leases.pop(row.id, None)
@@ -265,6 +265,6 @@ class MemoryStore:
         if mine and mine.zone == zone:
             return
         others = [lease for lease in self._leases.values() if lease.service == row.service and lease.run != row.id]
-        slot = ledger.slot_for(row.id, row.service, zone, others, self._slots)
+        slot = ledger.slot_for(row.id, row.service, zone, others, len(others) + 1 if extra else self._slots)
         fence = self._fences[row.service] = self._fences.get(row.service, 0) + 1
         self._leases[row.id] = Lease(row.service, slot, zone, row.id, fence, now)

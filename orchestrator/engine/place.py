@@ -8,12 +8,35 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from orchestrator.core.errors import FailoutError, Rejected, Transient
+
+EXECUTOR: Final = 0x6661_696C  # The classes of our advisory locks in PostgreSQL: live executors,
+SERVER: Final = 0x7365_7276  # and those of them that are `failout serve`, which new runs are left to.
+# A lost server is noticed in seconds, not after the kernel's two hours.
+KEEPALIVE: Final[Mapping[str, int]] = {
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 4000,
+}
+
+
+def key_of(name: str) -> int:
+    """A name as the object of an advisory lock, as pg_locks shows it."""
+    return zlib.crc32(name.encode())
+
+
+class Served(Rejected):
+    """`failout serve` carries this state: leave new runs to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +72,10 @@ class Place:
             raise _unusable(self.folder, error) from error
 
     @contextmanager
-    def exclusively(self) -> Iterator[None]:
+    def exclusively(self, *, serving: bool = False) -> Iterator[None]:
         """Hold the embedded state for this process; the kernel lets go when the process ends, however it ends.
 
-        Raise Rejected naming the process that holds it.
+        Raise Rejected naming the process that holds it, Served when that is `failout serve`.
         """
         if self.folder is None:
             yield
@@ -67,10 +90,11 @@ class Place:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-                raise Rejected(f"state {self.folder} is in use by process {holder}") from None
+                holder, _, role = os.pread(descriptor, 32, 0).decode().strip().partition(" ")
+                kind = Served if role else Rejected
+                raise kind(f"state {self.folder} is in use by process {holder or 'unknown'}") from None
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, f"{os.getpid()}{' serve' if serving else ''}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)

@@ -85,7 +85,8 @@ class Pending:
 class Advance:
     """One commit: the event, the effect it came of (None: raised by the machine itself), and the state after it.
 
-    `zone` is the zone whose lease this state needs. `event.order` names the order that the event consumes.
+    `zone` is the zone whose lease this state needs, `extra` beyond the slots that there are: it is dead, or I1 is
+    overridden. `event.order` names the order that the event consumes.
     """
 
     state: Json
@@ -95,6 +96,7 @@ class Advance:
     event: Event
     effect: Effect | None
     duration_s: float
+    extra: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,6 @@ class Store(Protocol):
     async def usual(self, service: str) -> Mapping[str, Usual]:
         """How long each kind of effect takes, from the last 200 of it."""
 
-    async def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry: ...
-
     async def add_samples(self, service: str, samples: Sequence[Sample]) -> None: ...
 
     async def samples(self, service: str, since: datetime, until: datetime) -> Sequence[Sample]:
@@ -235,6 +235,8 @@ class Store(Protocol):
         """Remember the most requests a second of each day."""
 
     async def peak_rps(self, service: str, since: datetime) -> float | None: ...
+
+    async def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry: ...
 
     async def audit(self) -> Sequence[AuditEntry]:
         """Oldest first. `ledger.verify` checks the chain."""

@@ -1,38 +1,49 @@
 """The glue to DBOS: it starts each run's `carry` exactly once and starts it again after a crash. Nothing else.
 
-A run has one DBOS workflow of the same id, whose body is `carry`. It has no steps, so nothing is replayed and code may
-change under a run that is on hold: a workflow that starts again begins from the run's row. A workflow that has ended is
-worth nothing; it is deleted, and a run that still is unfinished gets a new one. No DBOS queue guards anything: a queue's
-slot is not a lock (I1 is the lease's).
+A run has one DBOS workflow, `RUN/EPOCH` of the carrier that it will be, whose body is `carry`. It has no steps, so nothing
+is replayed and code may change under a run that is on hold: a workflow that starts again begins from the run's row. The
+workflow of an executor that died is worth nothing: whoever notices first starts the run's next one, and since its id says
+which epoch it is for, all who notice start the same one. No DBOS queue guards anything: a queue's slot is not a lock (I1
+is the lease's).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID, WorkflowStatus
 
-from orchestrator.core.errors import Bug
+from orchestrator.core.errors import Bug, StaleCarrier, Transient
 from orchestrator.core.machine import Machine
 from orchestrator.engine.carry import Log, Performer, carry, silent
 from orchestrator.engine.clock import SystemClock
-from orchestrator.engine.place import Place
+from orchestrator.engine.place import EXECUTOR, SERVER, Place, Served, key_of
 from orchestrator.engine.ports import Run
 from orchestrator.engine.serializer import JsonOnly, forbid_pickle
 from orchestrator.engine.store import SqlStore
 from orchestrator.ports import Clock
 
+if TYPE_CHECKING:
+    from orchestrator.engine.liveness import Liveness
+
 QUEUE: Final = "failout-runs"
 QUEUE_POLL_S: Final = 0.05  # DBOS's own queue polls once a second: that much of every resume would be waiting.
 WAIT_POLL_S: Final = 0.1
+WATCH_S: Final = 0.5  # How often an executor looks for runs that nobody carries.
+GRACE_S: Final = (
+    3.0  # How long a lock must be free: a restarted PostgreSQL has freed all, and the living take theirs again.
+)
+RETRY_S: Final = (1.0, 60.0)  # A run whose carrier gave up is tried again, ever more slowly.
 EMBEDDED: Final = "embedded"  # One executor id for ever: whoever holds the lock file recovers all that is pending.
 # Never a hash of the source, as is DBOS's default: an edit would strand every unfinished run.
 APPLICATION_VERSION: Final = "failout-1"
@@ -53,30 +64,41 @@ Assemble = Callable[[SqlStore], Mapping[str, Carried]]
 class Engine:
     """Durable runs in this process. Make one with `open_engine`; there is one at a time, as DBOS is a singleton."""
 
-    def __init__(self, store: SqlStore, kinds: Mapping[str, Carried], clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        store: SqlStore,
+        kinds: Mapping[str, Carried],
+        clock: Clock,
+        log: Log,
+        service: str | None,
+        *,
+        shared: bool,
+    ) -> None:
+        """Carry runs of `service` (None: of all). `shared`: other executors use the same database."""
         self.store = store
+        self.service = service
+        self.carrier = f"{socket.gethostname()}:{os.getpid()}"
+        self.queue = QUEUE if service is None else f"{QUEUE}-{service}"
         self._kinds = kinds
         self._clock = clock
         self._log = log
-        self._carrier = f"{socket.gethostname()}:{os.getpid()}"
+        self._shared = shared
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: dict[str, Exception] = {}
+        self._usurped = False
+        self._free_since: dict[str, float] = {}
+        self._again: dict[str, tuple[float, float]] = {}  # run -> (not before, how long the wait was)
         self._workflow = DBOS.workflow(name="carry", max_recovery_attempts=None)(self._body())
 
     async def start_run(self, run_id: str) -> None:
         """See to it that the run is carried: start it, or start it again. Does nothing while it is being carried."""
-        known = await DBOS.list_workflows_async(workflow_ids=[run_id], load_input=False, load_output=False)
-        if known and known[0].status in _ALIVE:
-            return
-        if known:
-            await DBOS.delete_workflow_async(run_id)
-        self._failures.pop(run_id, None)
-        with SetWorkflowID(run_id):
-            await DBOS.enqueue_workflow_async(QUEUE, self._workflow, run_id)
+        epoch = (await self.store.load(run_id)).epoch
+        if not await self._alive(f"{run_id}/"):
+            await self._start(run_id, epoch)
 
     async def resume_all(self) -> list[Run]:
         """Carry on every unfinished run, also those whose carrier gave up; return them, oldest first."""
-        unfinished = list(await self.store.unfinished())
+        unfinished = [run for run in await self.store.unfinished() if self.service in (None, run.service)]
         for run in unfinished:
             await self.start_run(run.id)
         return unfinished
@@ -89,7 +111,75 @@ class Engine:
                 return run
             if run_id in self._failures:
                 raise self._failures[run_id]
+            self.check()
             await self._clock.sleep(WAIT_POLL_S)
+
+    def check(self) -> None:
+        """Raise StaleCarrier when another process has this executor's name: this one was thought dead, and must end."""
+        if self._usurped:
+            raise StaleCarrier("another process has this executor's name: it was silent for too long")
+
+    def usurp(self) -> None:
+        self._usurped = True
+
+    async def watch(self) -> None:
+        """Start what nobody carries, for ever: new runs of clients, those of the dead, those whose carrier gave up."""
+        while not self._usurped:
+            try:
+                await self._look()
+            except Transient as error:
+                self._log("watch-blind", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - DBOS's own errors too: whatever it is, runs must not be left alone
+                self._log("watch-failed", error=repr(error))
+            await asyncio.sleep(WATCH_S)
+
+    async def _look(self) -> None:
+        epochs = await self.store.open_runs(self.service)
+        carried = await self._alive(None)
+        dead = await self._dead({str(w.executor_id) for w in carried if w.status == "PENDING" and w.executor_id})
+        lost = [w for w in carried if w.status == "PENDING" and w.executor_id in dead]
+        for workflow in lost:
+            self._log("taking-over", run=_run_of(workflow), reason=f"executor {workflow.executor_id} is dead")
+            await DBOS.delete_workflow_async(workflow.workflow_id)
+        taken = {_run_of(w) for w in lost}
+        owned = {_run_of(w) for w in carried} - taken
+        for run_id in [r for r in epochs if r not in owned]:
+            if run_id in taken or self._may_try(run_id):
+                await self._start(run_id, epochs[run_id])
+        self._again = {run: when for run, when in self._again.items() if run in epochs}
+
+    def _may_try(self, run_id: str) -> bool:
+        """At once the first time, then ever more slowly."""
+        now, (not_before, waited_s) = time.monotonic(), self._again.get(run_id, (0.0, RETRY_S[0] / 2))
+        if now < not_before:
+            return False
+        wait_s = min(2 * waited_s, RETRY_S[1])
+        self._again[run_id] = (now + wait_s, wait_s)
+        return True
+
+    async def _dead(self, executors: set[str]) -> set[str]:
+        """Of these, the ones whose lock has been free for the grace."""
+        if not self._shared:
+            return set()
+        live, now = await self.store.executors(EXECUTOR), time.monotonic()
+        free = {name for name in executors if key_of(name) not in live}
+        self._free_since = {name: self._free_since.get(name, now) for name in free}
+        return {name for name, since in self._free_since.items() if now - since >= GRACE_S}
+
+    async def _alive(self, prefix: str | None) -> list[WorkflowStatus]:
+        return await DBOS.list_workflows_async(
+            workflow_id_prefix=prefix, queue_name=self.queue, status=_ALIVE, load_input=False, load_output=False
+        )
+
+    async def _start(self, run_id: str, epoch: int) -> None:
+        """Enqueue the carrier that follows `epoch`. Whoever else does so too does the same thing."""
+        name = f"{run_id}/{epoch + 1}"
+        known = await DBOS.list_workflows_async(workflow_ids=[name], load_input=False, load_output=False)
+        if known and known[0].status not in _ALIVE:
+            await DBOS.delete_workflow_async(name)  # It ended before it could claim the run.
+        self._failures.pop(run_id, None)
+        with SetWorkflowID(name):
+            await DBOS.enqueue_workflow_async(self.queue, self._workflow, run_id)
 
     def _body(self) -> Callable[[str], Any]:
         async def carry_run(run_id: str) -> str:
@@ -110,8 +200,15 @@ class Engine:
         if run.kind not in self._kinds:
             raise Bug(f"run {run_id} is a {run.kind}, which nothing here can carry")
         kind = self._kinds[run.kind]
-        ended = await carry(run_id, kind.machine, kind.performer, self.store, self._clock, self._carrier, self._log)
+        ended = await carry(run_id, kind.machine, kind.performer, self.store, self._clock, self.carrier, self._log)
         return "ended" if ended else "taken over"
+
+    async def forget_ended(self) -> None:
+        """Delete the workflows that have ended; DBOS keeps them for ever, and our own rows have the history."""
+        found = await DBOS.list_workflows_async(queue_name=self.queue, load_input=False, load_output=False)
+        ended = [workflow.workflow_id for workflow in found if workflow.status not in _ALIVE]
+        if ended:
+            await DBOS.delete_workflows_async(ended)
 
     async def stop(self) -> None:
         """Stop carrying, as a crash would but quicker: rows are whole at every moment."""
@@ -127,35 +224,75 @@ async def open_engine(
     *,
     clock: Clock | None = None,
     log: Log = silent,
-    executor: str = EMBEDDED,
+    executor: str | None = None,
+    service: str | None = None,
+    serving: bool = False,
     max_zones_out: int = 1,
 ) -> AsyncIterator[Engine]:
     """Open the state, and carry on at once what a crash interrupted. `assemble` builds machines and performers on the store.
 
-    Raise Rejected when another process carries this state, or when the state cannot be used. On PostgreSQL, `executor`
-    is this process's own lasting name; runs of another executor that died are not taken over yet.
+    On PostgreSQL `executor` is this process's own name (a lasting one resumes without the grace). `serving`: new runs of
+    other processes are carried here. Raise Served when another process serves this state, Rejected when one carries it,
+    has the name, or when the state cannot be used.
     """
     forbid_pickle()
-    with place.exclusively(), _logging(log):
+    with place.exclusively(serving=serving), _logging(log):
         store = SqlStore(place, max_zones_out)
         try:
-            with store.as_executor(executor):
-                url = f"sqlite:///{place.folder / 'dbos.db'}" if place.folder else place.url
-                DBOS(config=_config(url, executor))
-                engine = Engine(store, assemble(store), clock or SystemClock(), log)
-                try:
-                    await asyncio.to_thread(_ensure_queue, url)
-                    DBOS.launch()  # From within the running loop: DBOS then runs every `carry` on this loop.
-                    await _forget_ended()
-                    await engine.resume_all()
-                    yield engine
-                finally:
-                    await engine.stop()
-                    await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
-                    # DBOS made its own threads the loop's, and has just ended them.
-                    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+            async with _launched(
+                place, store, assemble, clock or SystemClock(), log, executor, service, serving
+            ) as engine:
+                yield engine
         finally:
             store.close()
+
+
+@asynccontextmanager
+async def _launched(
+    place: Place,
+    store: SqlStore,
+    assemble: Assemble,
+    clock: Clock,
+    log: Log,
+    executor: str | None,
+    service: str | None,
+    serving: bool,
+) -> AsyncIterator[Engine]:
+    url = f"sqlite:///{place.folder / 'dbos.db'}" if place.folder else place.url
+    if not place.folder and not serving and await store.executors(SERVER):
+        raise Served("`failout serve` carries the runs of this database")
+    name = EMBEDDED if place.folder else executor or f"{socket.gethostname()}:{os.getpid()}"
+    DBOS(config=_config(url, name))
+    engine = Engine(store, assemble(store), clock, log, service, shared=not place.folder)
+    DBOS.listen_queues([engine.queue])
+    with contextlib.ExitStack() as stack:
+        if not place.folder:
+            stack.callback(_hold(place.url, name, serving, log, engine).end)
+        watching: asyncio.Task[None] | None = None
+        try:
+            await asyncio.to_thread(_ensure_queue, url, engine.queue, store)
+            DBOS.launch()  # From within the running loop: DBOS then runs every `carry` on this loop.
+            await engine.forget_ended()
+            await engine.resume_all()
+            if serving or not place.folder:
+                watching = asyncio.create_task(engine.watch())
+            yield engine
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            await engine.stop()
+            await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+            # DBOS made its own threads the loop's, and has just ended them.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+
+def _hold(url: str, name: str, serving: bool, log: Log, engine: Engine) -> Liveness:
+    from orchestrator.engine.liveness import Liveness  # noqa: PLC0415 - psycopg is an extra
+
+    liveness = Liveness(url, name, serving=serving, log=log, usurped=engine.usurp)
+    liveness.start()
+    return liveness
 
 
 def _config(url: str, executor: str) -> DBOSConfig:
@@ -172,22 +309,19 @@ def _config(url: str, executor: str) -> DBOSConfig:
     }
 
 
-def _ensure_queue(url: str) -> None:
+def _run_of(workflow: WorkflowStatus) -> str:
+    return workflow.workflow_id.rpartition("/")[0] or workflow.workflow_id
+
+
+def _ensure_queue(url: str, queue: str, store: SqlStore) -> None:
     """Create DBOS's tables and our queue before the launch: a queue that comes later is noticed up to a second later."""
-    DBOS.migrate(url)
-    client = DBOSClient(system_database_url=url, serializer=JsonOnly(), application_name="failout")
-    try:
-        client.register_queue(QUEUE, polling_interval_sec=QUEUE_POLL_S)
-    finally:
-        client.destroy()
-
-
-async def _forget_ended() -> None:
-    """Delete the workflows that have ended; DBOS keeps them for ever, and our own rows have the history."""
-    found = await DBOS.list_workflows_async(load_input=False, load_output=False)
-    ended = [workflow.workflow_id for workflow in found if workflow.status not in _ALIVE]
-    if ended:
-        await DBOS.delete_workflows_async(ended)
+    with store.alone():
+        DBOS.migrate(url)
+        client = DBOSClient(system_database_url=url, serializer=JsonOnly(), application_name="failout")
+        try:
+            client.register_queue(queue, polling_interval_sec=QUEUE_POLL_S)
+        finally:
+            client.destroy()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,19 +43,11 @@ from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger, schema
 from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, text_of, traffic_text
 from orchestrator.engine.glance import Glance
-from orchestrator.engine.place import Place, sqlite_failure
+from orchestrator.engine.place import KEEPALIVE, Place, sqlite_failure
 from orchestrator.engine.ports import Advance, AuditEntry, Lease, Run, SwitchName
 
-# A lost server is noticed in seconds, not after the kernel's two hours.
-_POSTGRES: Final = {
-    "connect_timeout": 3,
-    "keepalives": 1,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 4000,
-}
 _CREATION_LOCK: Final = 0x6661696C6F7574  # Two processes that find an empty PostgreSQL database take turns.
+_SETUP_LOCK: Final = _CREATION_LOCK + 1
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,33 +95,28 @@ class SqlStore:
         self._engine.dispose()
 
     @contextmanager
-    def as_executor(self, name: str) -> Iterator[None]:
-        """Hold an executor's name on PostgreSQL: two live ones of one name would carry each other's runs.
-
-        Embedded state needs none: its lock file is held already. Raise Rejected when the name is in use.
-        """
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process sets up this PostgreSQL database. Embedded state has its lock file for that."""
         if self._place.file:
             yield
             return
-        mine = select(func.pg_try_advisory_lock(func.hashtext(f"failout executor {name}")))
         with self._errors():
-            connection = self._engine.connect()
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             with self._errors():
-    samples = _read(Glance.samples)
-    proofs = _read(Glance.proofs)
-    peak_rps = _read(Glance.peak_rps)
-                held = connection.execution_options(isolation_level="AUTOCOMMIT").execute(mine).scalar()
-            if not held:
-                raise Rejected(f"an executor named {name!r} is running already: give this one a name of its own")
+                # Asked again and again: to build an index concurrently waits for every statement that waits.
+                while not connection.execute(select(func.pg_try_advisory_lock(_SETUP_LOCK))).scalar():
+                    time.sleep(0.1)
             yield
         finally:
-            connection.invalidate()  # Close the session itself: back in the pool it would keep the name.
+            connection.invalidate()  # The session ends, and the lock with it.
             connection.close()
 
     load = _read(Glance.load)
     runs = _read(Glance.runs)
     unfinished = _read(Glance.unfinished)
+    open_runs = _read(Glance.open_runs)
+    executors = _read(Glance.executors)
     pending = _read(Glance.pending)
     held = _read(Glance.held)
     leases = _read(Glance.leases)
@@ -137,6 +125,9 @@ class SqlStore:
     events = _read(Glance.events)
     usual = _read(Glance.usual)
     audit = _read(Glance.audit)
+    samples = _read(Glance.samples)
+    proofs = _read(Glance.proofs)
+    peak_rps = _read(Glance.peak_rps)
 
     @_threaded
     def create_run(
@@ -199,7 +190,7 @@ class SqlStore:
         with self._transaction() as connection:
             self._swap(connection, run, row)
             _consume(connection, run.id, advance.event, at)
-            self._lease(connection, run, advance.zone, at)
+            self._lease(connection, run, advance.zone, at, extra=advance.extra)
             _record(connection, run.id, run.seq + 1, at, advance.effect, advance.event, advance.duration_s)
 
     @_threaded
@@ -253,6 +244,25 @@ class SqlStore:
             "INSERT INTO switches (service, name, is_on, author, reason, at) "
             "VALUES (:service, :name, :is_on, :author, :reason, :at) ON CONFLICT (service, name) DO UPDATE SET "
             "is_on = excluded.is_on, author = excluded.author, reason = excluded.reason, at = excluded.at"
+        )
+        row = {"service": service, "name": name, "is_on": on, "author": author, "reason": reason}
+        with self._transaction() as connection:
+            connection.execute(put, row | {"at": instant_text(now)})
+
+    @_threaded
+    def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry:
+        table = schema.audit
+        with self._transaction() as connection:
+            # One writer at a time, or two entries would follow the same one.
+            connection.execute(select(schema.meta).with_for_update())
+            last = connection.execute(select(table).order_by(table.c.id.desc()).limit(1)).mappings().one_or_none()
+            entry = ledger.seal(_entry(last) if last else None, author, act, reason, result, now)
+            row = {
+                name: getattr(entry, name) for name in ("id", "author", "act", "reason", "result", "prev_hash", "hash")
+            }
+            connection.execute(insert(table).values(at=instant_text(entry.at), **row))
+        return entry
+
     @_threaded
     def add_samples(self, service: str, samples: Sequence[Sample]) -> None:
         rows = [{"service": service, "at": instant_text(s.at), "zones": text_of(dump_sample(s))} for s in samples]
@@ -284,25 +294,6 @@ class SqlStore:
         with self._transaction() as connection:
             connection.execute(put, {"service": service, "day": day_text(now), "rps": rps})
 
-        )
-        row = {"service": service, "name": name, "is_on": on, "author": author, "reason": reason}
-        with self._transaction() as connection:
-            connection.execute(put, row | {"at": instant_text(now)})
-
-    @_threaded
-    def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry:
-        table = schema.audit
-        with self._transaction() as connection:
-            # One writer at a time, or two entries would follow the same one.
-            connection.execute(select(schema.meta).with_for_update())
-            last = connection.execute(select(table).order_by(table.c.id.desc()).limit(1)).mappings().one_or_none()
-            entry = ledger.seal(_entry(last) if last else None, author, act, reason, result, now)
-            row = {
-                name: getattr(entry, name) for name in ("id", "author", "act", "reason", "result", "prev_hash", "hash")
-            }
-            connection.execute(insert(table).values(at=instant_text(entry.at), **row))
-        return entry
-
     def _swap(self, connection: Connection, run: Run, values: Mapping[str, Any]) -> None:
         runs = schema.runs
         token = (runs.c.id == run.id) & (runs.c.seq == run.seq) & (runs.c.epoch == run.epoch)
@@ -313,13 +304,13 @@ class SqlStore:
         ).one_or_none()
         raise ledger.stale(run, *now) if now else NotFound(f"no run {run.id!r}")
 
-    def _lease(self, connection: Connection, run: Run, zone: str | None, at: str) -> None:
+    def _lease(self, connection: Connection, run: Run, zone: str | None, at: str, *, extra: bool) -> None:
         """Take, keep or free the run's lease (I1). Rows of the service are locked while one is taken."""
         table = schema.leases
+        put = text("INSERT INTO lease (service, slot, fence) VALUES (:service, :slot, 0) ON CONFLICT DO NOTHING")
         if zone is not None:
             for slot in range(self._slots):
-                put = "INSERT INTO lease (service, slot, fence) VALUES (:service, :slot, 0) ON CONFLICT DO NOTHING"
-                connection.execute(text(put), {"service": run.service, "slot": slot})
+                connection.execute(put, {"service": run.service, "slot": slot})
         rows = (
             connection.execute(select(table).where(table.c.service == run.service).with_for_update()).mappings().all()
         )
@@ -330,7 +321,9 @@ class SqlStore:
         if zone is None:
             return
         others = [_lease(row) for row in rows if row["run"] not in (None, run.id)]
-        slot = ledger.slot_for(run.id, run.service, zone, others, self._slots)
+        slot = ledger.slot_for(run.id, run.service, zone, others, len(others) + 1 if extra else self._slots)
+        if slot >= self._slots:
+            connection.execute(put, {"service": run.service, "slot": slot})
         fence = 1 + max(row["fence"] for row in rows)
         mine = (table.c.service == run.service) & (table.c.slot == slot)
         connection.execute(update(table).where(mine).values(run=run.id, zone=zone, since=at, fence=fence))
@@ -367,7 +360,8 @@ class SqlStore:
 def _engine(place: Place) -> Engine:
     if place.file is None:
         url = make_url(place.url).set(drivername="postgresql+psycopg")
-        return create_engine(url, pool_pre_ping=True, connect_args=_POSTGRES)
+        # A lost server is noticed in seconds, not after the kernel's two hours.
+        return create_engine(url, pool_pre_ping=True, connect_args=KEEPALIVE)
     engine = create_engine(f"sqlite:///{place.file}")
 
     @event.listens_for(engine, "connect")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,32 +28,80 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
-    if not shutil.which("initdb") or not shutil.which("postgres"):
-        pytest.skip(f"no PostgreSQL here; name one in {URL_VARIABLE}")
-    user: str | None = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root.
-        if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
-            pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
-        user = "postgres"
-    folder = Path(tempfile.mkdtemp(prefix="failout-pg-"))
-    try:
-        if user:
-            shutil.chown(folder, user)
-        data = folder / "data"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": user, "cwd": folder}
-        initdb = ["initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
-        subprocess.run(initdb, check=True, **quiet)
-        settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        process = subprocess.Popen(["postgres", "-D", str(data), *settings], **quiet)
+    with folder() as home:
+        mine = Server(home / "data")
+        mine.create()
+        mine.start()
         try:
-            url = f"postgresql://postgres@/postgres?host={folder}"
-            _wait(url, process)
-            yield url
+            yield mine.url
         finally:
-            process.terminate()
-            process.wait(timeout=20)
+            mine.stop()
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder of the user that PostgreSQL runs as; skip the test where there are no binaries."""
+    if binary("initdb") is None:
+        pytest.skip(f"no PostgreSQL here; name one in {URL_VARIABLE}")
+    home = Path(tempfile.mkdtemp(prefix="failout-pg-"))
+    try:
+        if _user():
+            shutil.chown(home, _user())
+        yield home
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(home)
+
+
+def binary(name: str) -> str | None:
+    """Debian keeps them outside the path, a folder a version."""
+    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    return str(Path(found).resolve()) if found else None
+
+
+def _user() -> str | None:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
+        pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
+    return "postgres"
+
+
+class Server:
+    """A server that can be killed and started again. It listens on a socket in `data`'s folder, named by `port`."""
+
+    def __init__(self, data: Path, port: int = 5432) -> None:
+        self.data, self.port = data, port
+        self.url = f"postgresql://postgres@/postgres?host={data.parent}&port={port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, name: str, *arguments: str) -> None:
+        subprocess.run([str(binary(name)), *arguments], check=True, **self._quiet())
+
+    def create(self) -> None:
+        self.run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "--no-sync")
+
+    def start(self) -> None:
+        settings = [
+            "listen_addresses=",
+            f"unix_socket_directories={self.data.parent}",
+            f"port={self.port}",
+            "fsync=off",
+        ]
+        command = [str(binary("postgres")), "-D", str(self.data), *(x for s in settings for x in ("-c", s))]
+        self._process = subprocess.Popen(command, **self._quiet())
+        _wait(self.url, self._process)
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """SIGINT: at once, in order. SIGQUIT: at once, as a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=20)
+            self._process = None
+
+    def _quiet(self) -> dict[str, Any]:
+        home = self.data.parent
+        return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": _user(), "cwd": home}
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from pathlib import Path
 import postgres_server
 import pytest
 
-from orchestrator.core.errors import Rejected
+from orchestrator.core.errors import Rejected, Transient
+from orchestrator.engine.carry import silent
 from orchestrator.engine.glance import glance_at
-from orchestrator.engine.place import Place
-from orchestrator.engine.store import SqlStore
+from orchestrator.engine.liveness import Liveness
+from orchestrator.engine.place import EXECUTOR, SERVER, Place, key_of
 
 TOY = Path(__file__).parents[1] / "engine" / "toy.py"
 
@@ -38,19 +39,26 @@ def test_killed_in_an_effect_and_started_again_the_run_ends(url: str, tmp_path: 
         assert ["r1"] == [run.id for run in glance.runs("gates", limit=5)]
 
 
-def test_two_live_executors_do_not_share_a_name(url: str) -> None:
-    first, second = SqlStore(Place.of(url)), SqlStore(Place.of(url))
-    with first.as_executor("east"):
-        with pytest.raises(Rejected, match="'east' is running already"), second.as_executor("east"):
-            pass
-        with second.as_executor("west"):
-            pass
-    with second.as_executor("east"):
-        pass
-    first.close()
-    second.close()
+def hold(url: str, name: str, *, serving: bool = False) -> Liveness:
+    return Liveness(url, name, serving=serving, log=silent, usurped=lambda: None)
+
+
+def test_two_live_executors_do_not_share_a_name_and_everybody_sees_who_lives(url: str) -> None:
+    east = hold(url, "east")
+    with pytest.raises(Rejected, match="'east' is running already"):
+        hold(url, "east")
+    west = hold(url, "west", serving=True)
+    with glance_at(Place.of(url)) as glance:
+        assert {key_of("east"), key_of("west")} == glance.executors(EXECUTOR)
+        assert {key_of("west")} == glance.executors(SERVER)
+    east.end()
+    west.end()
+    hold(url, "east").end()
 
 
 def test_a_database_that_cannot_be_reached_is_said_in_one_line() -> None:
-    with pytest.raises(Rejected, match="state database: "), glance_at(Place.of("postgresql://127.0.0.1:1/none")):
+    nowhere = "postgresql://127.0.0.1:1/none"
+    with pytest.raises(Rejected, match="state database: "), glance_at(Place.of(nowhere)):
         pass
+    with pytest.raises(Transient, match="state database: "):
+        hold(nowhere, "east")

@@ -95,7 +95,7 @@ def test_a_second_process_on_one_state_is_told_who_holds_it(tmp_path: Path) -> N
             second = await asyncio.to_thread(
                 subprocess.run, [sys.executable, TOY, tmp_path, tmp_path, "r1"], capture_output=True, text=True
             )
-            assert f"is in use by process {engine._carrier.split(':')[1]}" in second.stderr
+            assert f"is in use by process {engine.carrier.split(':')[1]}" in second.stderr
             assert second.returncode != 0
             hands.go.set()
             assert "succeeded" == (await engine.await_run("r1")).status
@@ -129,16 +129,16 @@ def test_what_a_carrier_gave_up_with_is_raised_and_starting_again_goes_on(tmp_pa
             with pytest.raises(ZeroDivisionError):
                 await engine.await_run("r1")
             assert "ZeroDivisionError('oops')" == (await engine.store.load("r1")).trouble
-            await _until_ended("r1")
+            await _until_ended("r1/1")
             await engine.start_run("r1")
             assert "succeeded" == (await engine.await_run("r1")).status
 
     asyncio.run(main())
 
 
-async def _until_ended(run: str) -> None:
+async def _until_ended(workflow: str) -> None:
     deadline = time.monotonic() + 5
-    while (await DBOS.list_workflows_async(workflow_ids=[run]))[0].status == "PENDING":
+    while (await DBOS.list_workflows_async(workflow_ids=[workflow]))[0].status == "PENDING":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
 
@@ -200,7 +200,7 @@ def test_ended_workflows_are_not_kept(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "dbos.db") as database:
             kept = database.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
         database.close()
-        assert [("r1",)] == kept
+        assert [("r1/1",)] == kept
 
     asyncio.run(main())
 

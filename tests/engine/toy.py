@@ -1,12 +1,14 @@
 """A toy run for the engine's tests: a machine with three effects on a world of files.
 
-Run as a program it is the process that the tests kill: `toy.py STATE WORLD RUN [--die POINT]`.
+Run as a program it is the process that the tests kill: `toy.py STATE WORLD RUN [--die POINT]`. With `--serve NAME` it
+carries whatever runs there are, as `failout serve` does, until it is told to end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.errors import IllegalTransition
+from orchestrator.core.errors import IllegalTransition, Transient
 from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.engine.carry import Interrupted
 from orchestrator.engine.place import Place
@@ -78,13 +80,17 @@ class ToyMachine:
     def leased_zone(self, state: Toy) -> str | None:
         return state.zone if 0 < state.step else None
 
+    def extra_slot(self, state: Toy) -> bool:
+        return False
+
 
 class FileWorld:
     """Each effect makes a file, idempotently as a cloud would; `log` has a line for each time it was performed."""
 
-    def __init__(self, folder: Path, die: str | None = None) -> None:
+    def __init__(self, folder: Path, die: str | None = None, name: str = "", slow: str | None = None) -> None:
+        """`slow`: this effect waits for a file of the name `go`."""
         self.folder = folder
-        self._die = die
+        self._die, self._name, self._slow = die, name, slow
 
     def log(self, event: str, /, **fields: Any) -> None:
         if event == "effect-began":
@@ -98,12 +104,34 @@ class FileWorld:
 
     async def perform(self, state: Toy, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
         with (self.folder / "log").open("a") as log:
-            log.write(f"{effect.kind} {fence.number}\n")
+            log.write(f"{effect.kind} {fence.number} {self._name}".strip() + "\n")
         self._point(f"during-{effect.kind}")
+        while effect.kind == self._slow and not (self.folder / "go").exists():
+            await asyncio.sleep(0.02)
+            with contextlib.suppress(Transient):
+                await interrupted()
         await fence.check()
         (self.folder / effect.kind).write_text(effect.zone or "")
         self._point(f"after-{effect.kind}")
         return Event(f"{effect.kind}-done", effect.zone)
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    world = FileWorld(arguments.world, name=arguments.serve, slow=arguments.slow)
+    kinds = {"toy": Carried(ToyMachine(), world)}
+
+    def log(event: str, /, **fields: Any) -> None:
+        with (arguments.world / f"{arguments.serve}.log").open("a") as file:
+            file.write(f"{event} {fields}\n")
+
+    place = Place.of(arguments.state)
+    async with open_engine(place, lambda _: kinds, executor=arguments.serve, serving=True, log=log) as engine:
+        (arguments.world / f"{arguments.serve}.up").touch()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        while not ended.is_set():
+            engine.check()
+            await asyncio.sleep(0.05)
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -126,4 +154,7 @@ if __name__ == "__main__":
     parser.add_argument("world", type=Path)
     parser.add_argument("run")
     parser.add_argument("--die")
-    asyncio.run(main(parser.parse_args()))
+    parser.add_argument("--serve", metavar="NAME")
+    parser.add_argument("--slow", metavar="STEP")
+    given = parser.parse_args()
+    asyncio.run(serve(given) if given.serve else main(given))
