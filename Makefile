@@ -30,8 +30,10 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/tidy
 
+# Most tests wait for real processes, so three at a time fit two cores; the deploys under load get them to themselves.
 test: check
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
