@@ -287,9 +287,12 @@ class SimAgent:
 
     def _reach(self, peer: Peer) -> Box | None:
         box = self.world.boxes.get(peer.id)
-        if box is None or box not in box.zone.boxes or not box.listening or box.zone.dark:
+        if box is None or not box.listening:
             return None
-        return None if Blow.AGENT_CUT in box.zone.blows or box.zone.region.region.id != self.region else box
+        zone = box.zone
+        if (zone.blows and (zone.dark or Blow.AGENT_CUT in zone.blows)) or box not in zone.boxes:
+            return None
+        return None if zone.region.region.id != self.region else box
 
     async def probe(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
         return await self.wire.read("agent.probe", _about(peers), lambda: [self._probe(peer) for peer in peers])
@@ -354,11 +357,14 @@ def _about(peers: Sequence[Peer]) -> str:
 def _counts(box: Box) -> Counters:
     """The instance's own counters: whole requests, and the buckets that a well and a slow request fall into."""
     requests = int(box.requests)
-    slow = min(int(box.slow_requests), requests)
+    slow = min(int(box.slow_requests), requests) if box.slow_requests else 0
+    fast = requests - slow
     latency = _EMPTY.copy()
-    for count, (most, tail) in ((requests - slow, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
-        latency[most] = count * 19 // 20
-        latency[tail] = count - latency[most]
+    latency[_FAST_BUCKETS[0]] = most = fast * 19 // 20
+    latency[_FAST_BUCKETS[1]] = fast - most
+    if slow:
+        latency[_SLOW_BUCKETS[0]] = most = slow * 19 // 20
+        latency[_SLOW_BUCKETS[1]] = slow - most
     return Counters(requests, int(box.errors), tuple(latency))
 
 

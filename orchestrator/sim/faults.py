@@ -28,12 +28,19 @@ class Fault(StrEnum):
     STALE = "stale"  # a control plane's read answers what was true before; instances and agents never do
     SLOW = "slow"
     KILL_BEFORE = "kill-before"
+    KILL_INSIDE = "kill-inside"  # in the middle of a write of several parts
     KILL_AFTER = "kill-after"
     STALL = "stall"  # SIGSTOP: the process sleeps and wakes without knowing
+    # Never drawn: a region that is cut off from the orchestrator, for as long as the scenario says.
+    CUT_OFF = "cut-off"
+    ONE_WAY = "one-way"  # what is asked arrives there, no answer comes back
 
 
-WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY)
+WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY, Fault.KILL_INSIDE)
 READ_FAULTS = (Fault.STALE,)
+_NO_ANSWER = frozenset({Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED, Fault.CUT_OFF, Fault.ONE_WAY})
+_NOT_ARRIVED = frozenset({Fault.NOT_DONE, Fault.THROTTLED, Fault.CUT_OFF})
+_IN_THE_MIDDLE = frozenset({Fault.HALF_WAY, Fault.KILL_INSIDE})
 
 
 @dataclass(slots=True)
@@ -53,9 +60,14 @@ class Faults:
     calls: int = 0
     injected: dict[Fault, int] = field(default_factory=dict)
     healed: bool = False
+    placed: dict[int, Fault] = field(default_factory=dict)  # what befell which call: a `plan` for the same history
+    cuts: dict[str, Fault] = field(default_factory=dict)  # region id -> CUT_OFF or ONE_WAY, while it lasts
 
-    def fate(self, name: str, *, write: bool) -> Fault | None:
+    def fate(self, name: str, about: str, *, write: bool) -> Fault | None:
         self.calls += 1
+        if self.cuts and (cut := self._cut(about)) is not None:
+            self.injected[cut] = self.injected.get(cut, 0) + 1
+            return cut
         drawn = self.plan.get(self.calls)
         if drawn is None and self.rates and not self.healed and (not self.only or name.startswith(self.only)):
             drawn = self._draw()
@@ -64,7 +76,12 @@ class Faults:
         if drawn is Fault.STALE and name.startswith("agent."):
             return None
         self.injected[drawn] = self.injected.get(drawn, 0) + 1
+        self.placed[self.calls] = drawn
         return drawn
+
+    def _cut(self, about: str) -> Fault | None:
+        """`about` is a region, a zone of it or instances of that: a cloud's zone ids begin with its region's."""
+        return next((fault for region, fault in self.cuts.items() if about.startswith(region)), None)
 
     def _draw(self) -> Fault | None:
         at = self.random.random()
@@ -85,12 +102,17 @@ class Wire:
     latency_s: float = 0.02
     writes: int = 0
     on_call: Callable[[str, str, Fault | None], None] = lambda _name, _about, _fault: None
+    on_write: Callable[[Process, str, str], None] = lambda _process, _name, _about: None
     _seen: dict[tuple[str, str], tuple[float, object]] = field(default_factory=dict)
+    _clock: SimClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._clock = SimClock(self.scheduler, self.process)
 
     async def read(self, name: str, about: str, ask: Callable[[], T]) -> T:
         fault = self._enter(name, about, write=False)
         await self._travel(fault)
-        if fault in {Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED}:
+        if fault in _NO_ANSWER:
             raise _trouble(name, fault)
         key = (name, about)
         if fault is Fault.STALE and key in self._seen:
@@ -107,23 +129,24 @@ class Wire:
         fault = self._enter(name, about, write=True)
         if fault is Fault.STALL:
             await self._travel(fault)
-        if fault in {Fault.NOT_DONE, Fault.THROTTLED}:
+        if fault in _NOT_ARRIVED:
             raise _trouble(name, fault)
-        for part in parts[: len(parts) // 2] if fault is Fault.HALF_WAY else parts:
+        for part in parts[: len(parts) // 2] if fault in _IN_THE_MIDDLE else parts:
             if fence is not None:
                 await fence.check()
             await self._travel(fault)
+            self.on_write(self.process, name, about)
             part()
             self.writes += 1
             if fault is Fault.DUPLICATE:
                 part()
         self._leave(fault)
-        if fault in {Fault.LOST_REPLY, Fault.HALF_WAY}:
+        if fault in {Fault.LOST_REPLY, Fault.HALF_WAY, Fault.ONE_WAY}:
             raise _trouble(name, fault)
 
     def _enter(self, name: str, about: str, *, write: bool) -> Fault | None:
         self.process.check()
-        fault = self.faults.fate(name, write=write)
+        fault = self.faults.fate(name, about, write=write)
         self.on_call(name, about, fault)
         if fault is Fault.KILL_BEFORE:
             self.process.die()
@@ -132,17 +155,15 @@ class Wire:
         return fault
 
     def _leave(self, fault: Fault | None) -> None:
-        if fault is Fault.KILL_AFTER:
+        if fault in {Fault.KILL_AFTER, Fault.KILL_INSIDE}:
             self.process.die()
 
     async def _travel(self, fault: Fault | None) -> None:
-        await SimClock(self.scheduler, self.process).sleep(
-            self.faults.slow_s if fault is Fault.SLOW else self.latency_s
-        )
+        await self._clock.sleep(self.faults.slow_s if fault is Fault.SLOW else self.latency_s)
 
     async def rest(self, seconds: float) -> None:
         """Let the work itself take its time."""
-        await SimClock(self.scheduler, self.process).sleep(seconds)
+        await self._clock.sleep(seconds)
 
     async def instant(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
         """A call that takes no time (the state file): the process may die right before it, and right after."""

@@ -37,8 +37,9 @@ def takes_new(target: Target, box: Box) -> bool:
 def split(region: RegionTruth) -> tuple[dict[Box, float], float]:
     """Return the share of the region's new traffic per instance, and the share that finds no target."""
     shares: dict[Box, float] = {}
-    pools = (STEADY_POOL, RAMP_POOL) if region.aws else (BACKEND_POOL,)
-    weights = {pool: region.weights.get(pool, 0) if region.aws else 1 for pool in pools}
+    aws = region.aws
+    pools = (STEADY_POOL, RAMP_POOL) if aws else (BACKEND_POOL,)
+    weights = {pool: region.weights.get(pool, 0) if aws else 1 for pool in pools}
     total = sum(weights.values())
     if total == 0:
         return shares, 1.0
@@ -47,11 +48,16 @@ def split(region: RegionTruth) -> tuple[dict[Box, float], float]:
         if not weights[pool]:
             continue
         part = weights[pool] / total
-        members = [(box, box.targets[pool]) for zone in region.zones for box in zone.boxes if pool in box.targets]
-        open_ = [(box, target) for box, target in members if takes_new(target, box)]
-        healthy = [box for box, target in open_ if target.healthy or box.admin is Admin.UP]
-        if not healthy and region.aws:
-            healthy = [box for box, _ in open_]  # an ALB fails open
+        open_, healthy = [], []
+        for zone in region.zones:
+            for box in zone.boxes:
+                target = box.targets.get(pool)
+                if target is not None and takes_new(target, box):
+                    open_.append(box)
+                    if target.healthy or box.admin is Admin.UP:
+                        healthy.append(box)
+        if not healthy and aws:
+            healthy = open_  # an ALB fails open
         if not healthy:
             unrouted += part
             continue

@@ -37,6 +37,7 @@ from orchestrator.workflows.world import World as Ports
 RUN = "run-1"
 LONGEST_S = 6_000.0
 SUPERVISE_S = 1.0
+_TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
 LAST_ORDERS = ("resume", "resume", "abort", "resume")  # what a person says to a run that waits once all is healed
 
 
@@ -65,19 +66,20 @@ class _SimStore:
         self._wire = wire
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - every method of the store, unchanged
-        method = getattr(self._store, name)
-        if name not in self._WRITES:
+        """Called once for each name: what it returns is kept on the instance."""
+        method, wire = getattr(self._store, name), self._wire
+        call = f"store.{name}"
 
-            async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-                self._wire.process.check()
-                return await method(*args, **given)
-
-            return read
+        async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
+            wire.process.check()
+            return await method(*args, **given)
 
         async def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            return await self._wire.instant(f"store.{name}", lambda: method(*args, **given))
+            return await wire.instant(call, lambda: method(*args, **given))
 
-        return write
+        kept = write if name in self._WRITES else read
+        setattr(self, name, kept)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +172,7 @@ class History:
             self.world.note("injected", f"{fault} in {name}", about=about)
 
     def _log(self, event: str, /, **fields: object) -> None:
-        self.world.note(
-            "log", event, **{k: v for k, v in fields.items() if k in {"zone", "step", "evidence", "status"}}
-        )
+        self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
 
     def supervise(self) -> None:
         """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""

@@ -70,9 +70,11 @@ class SimClock:
         return self.scheduler.now_s
 
     async def sleep(self, seconds: float) -> None:
-        self.process.check()
-        await _suspend(seconds if seconds > 0 else 0.0)
-        self.process.check()
+        process, scheduler = self.process, self.scheduler
+        process.check()
+        if process.stalled_until_s > scheduler.now_s or not scheduler.skip(seconds):
+            await _suspend(seconds if seconds > 0 else 0.0)
+            process.check()
 
 
 class Scheduler:
@@ -83,6 +85,7 @@ class Scheduler:
         self.on_advance: Callable[[], None] = lambda: None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._asked = 0
+        self._until_s = 0.0
 
     def at(self, when_s: float, act: Callable[[], None]) -> None:
         """Call `act` at `when_s` (seconds since the start), or as soon as possible when that has passed."""
@@ -112,7 +115,7 @@ class Scheduler:
 
     def run(self, until_s: float, until: Callable[[], bool] | None = None) -> None:
         """Let time pass to `until_s`, or stop as soon as `until()` holds, or when nothing is left to happen."""
-        due = self._due
+        due, self._until_s = self._due, until_s if until is None else self.now_s
         while due and due[0][0] <= until_s:
             if until is not None and until():
                 return
@@ -121,6 +124,14 @@ class Scheduler:
             act()
         if until is None or not until():
             self._advance(until_s)
+
+    def skip(self, seconds: float) -> bool:
+        """Let `seconds` pass at once when nothing else is due before: then a sleeper need not be put aside for it."""
+        when_s = self.now_s + seconds
+        if seconds <= 0.0 or when_s > self._until_s or (self._due and self._due[0][0] <= when_s):
+            return False
+        self._advance(when_s)
+        return True
 
     def _advance(self, when_s: float) -> None:
         if when_s > self.now_s:

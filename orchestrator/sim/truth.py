@@ -71,6 +71,7 @@ class Blow(StrEnum):
     DARK = "dark"  # nothing reaches the instances
     AGENT_CUT = "agent-cut"  # the region agent cannot reach them; users can
     GRAY = "gray"  # a share of the requests fails, health checks pass
+    ONE = "one"  # one instance of it is lost
     SLOW = "slow"  # every request takes longer, health checks pass
 
 
@@ -115,7 +116,7 @@ class Box:
     errors: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Flow:
     """What one instance gets, constant until the next change; kept apart from the instance, which may be gone by then."""
 

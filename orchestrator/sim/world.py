@@ -399,6 +399,11 @@ class World:
     def strike(self, zone: ZoneTruth, blow: Blow, hard: float = 1.0) -> None:
         self.disturbed_at_s = self.now_s
         self.note("fault", zone.zone.id, blow=blow.value, hard=hard)
+        if blow is Blow.ONE:
+            lost = next((box for box in zone.boxes if box.life is Life.RUNNING and not box.leaving), None)
+            if lost is not None:
+                self.lose(lost)
+            return
         zone.blows[blow] = hard
         if blow is Blow.DEAD:
             for box in zone.boxes:
