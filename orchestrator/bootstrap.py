@@ -25,12 +25,14 @@ from orchestrator.engine.ports import Store
 from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
-from orchestrator.ports import Agent, Fleet, GlobalTraffic, Traffic
+from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.world import TrafficBook, World
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
+
+    from orchestrator.clouds.aws.session import AwsSession
 
 LAB_CREDENTIAL: Final = "lab"
 
@@ -75,10 +77,9 @@ def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str
         emulated = _emulated(cloud, [r.api for r in regions])
         if cloud == "aws":
             from orchestrator.clouds.aws.fleet import AwsFleet  # noqa: PLC0415
-            from orchestrator.clouds.aws.session import AwsSession, Keys  # noqa: PLC0415
             from orchestrator.clouds.aws.traffic import AwsTraffic  # noqa: PLC0415
 
-            session = AwsSession(Keys(LAB_CREDENTIAL, LAB_CREDENTIAL) if emulated else None)
+            session = _aws_session(emulated=emulated)
             fleets[cloud], traffics[cloud] = AwsFleet(session, regions), AwsTraffic(session)
         elif cloud == "azure":
             from orchestrator.clouds.azure.arm import Azure  # noqa: PLC0415
@@ -92,10 +93,35 @@ def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str
     return fleets, traffics
 
 
+def _aws_session(*, emulated: bool) -> AwsSession:
+    from orchestrator.clouds.aws.session import AwsSession, Keys  # noqa: PLC0415
+
+    return AwsSession(Keys(LAB_CREDENTIAL, LAB_CREDENTIAL) if emulated else None)
+
+
 def _lab_token() -> TokenCredential:
     from orchestrator.lab.azure.client import LabCredential  # noqa: PLC0415 - only where the lab is installed
 
     return LabCredential()
+
+
+def inspectors(topology: Topology) -> dict[str, Inspector]:
+    """What `doctor` asks of each cloud, with the credentials that the adapters would use."""
+    found: dict[str, Inspector] = {}
+    tier = topology.global_tier
+    for cloud in sorted({region.cloud for region in topology.regions}):
+        emulated = _emulated(cloud, [r.api for r in topology.regions if r.cloud == cloud])
+        if cloud == "aws":
+            from orchestrator.clouds.aws.inspect import AwsInspector  # noqa: PLC0415
+
+            zone = tier.attributes.get("hosted_zone_id") if tier.kind == "route53" else None
+            found[cloud] = AwsInspector(_aws_session(emulated=emulated), zone)
+        elif cloud == "azure":
+            from orchestrator.clouds.azure.arm import Azure  # noqa: PLC0415
+            from orchestrator.clouds.azure.inspect import AzureInspector  # noqa: PLC0415
+
+            found[cloud] = AzureInspector(Azure(_lab_token() if emulated else None))
+    return found
 
 
 def _emulated(cloud: str, apis: list[Mapping[str, str]]) -> bool:
@@ -111,10 +137,8 @@ def _global_tier(topology: Topology) -> GlobalTraffic:
     if tier.kind != "route53":
         raise Rejected(f"no adapter for global tier {tier.kind!r}; there is route53")
     from orchestrator.clouds.aws.route53 import Route53  # noqa: PLC0415
-    from orchestrator.clouds.aws.session import AwsSession, Keys  # noqa: PLC0415
 
-    emulated = "endpoint_url" in tier.api
-    return Route53(AwsSession(Keys(LAB_CREDENTIAL, LAB_CREDENTIAL) if emulated else None), tier)
+    return Route53(_aws_session(emulated="endpoint_url" in tier.api), tier)
 
 
 def place_of(settings: Settings) -> Place:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Protocol
+from typing import Literal, Protocol
 
 from orchestrator.core.health import Counters, InstanceProbe, Synthetic
 from orchestrator.core.release import Image
@@ -170,3 +170,22 @@ class Notice:
 
 class Notifier(Protocol):
     async def notify(self, notice: Notice) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at before anything is done. `unchecked`: nobody could tell, and `evidence` says why."""
+
+    what: str
+    verdict: Literal["ok", "failed", "unchecked"]
+    evidence: str
+
+
+class Inspector(Protocol):
+    """Says whether one cloud would let Failout work in a region. Reads and dry runs only."""
+
+    async def inspect(self, region: Region, now: datetime) -> Sequence[Finding]:
+        """Credentials, clock skew, each permission that the adapters use, what the topology names, quotas.
+
+        Never raises what a cloud answers: that is a finding.
+        """

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import FailoutError, Refused
+
+if TYPE_CHECKING:
+    import click
+
+# What the process ends with, beyond the codes of core.errors and cli.deploy (docs/exit-codes.md).
+UNEXPECTED: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130
+READER_GONE: Final = 141
 
 
 def main() -> None:
@@ -17,32 +28,62 @@ def main() -> None:
 def run(args: list[str]) -> int:
     import click  # noqa: PLC0415 - measured: half of the start-up time
 
-    from orchestrator.cli.root import root  # noqa: PLC0415
-
     debug = "--debug" in args
     try:
-        result = root.main(args=args, prog_name="failout", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        code = _run(args)
+        sys.stdout.flush()  # Here, where its failure is still told in one line.
+    except click.UsageError as error:
+        _say(_usage(error))
+        return USAGE
     except click.ClickException as error:
-        error.show()
-        return 2
+        _say(error.format_message())
+        return USAGE
     except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("\nfailout: interrupted\n")
-        return 130
+        _say("interrupted")
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output is gone; say nothing, and do not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        _discard_output()
+        return READER_GONE
     except FailoutError as error:
         if debug:
             traceback.print_exc()
         _tell(error)
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}:
+            _discard_output()
         if debug:
             raise
-        sys.stderr.write(f"failout: unexpected {type(error).__name__}: {error}; run it again with --debug\n")
-        return 1
+        _say(f"unexpected {type(error).__name__}: {error}; run it again with --debug")
+        return UNEXPECTED
+    return code
+
+
+def _run(args: list[str]) -> int:
+    from orchestrator.cli.root import root  # noqa: PLC0415
+
+    try:
+        result = root.main(args=args, prog_name="failout", standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return result if isinstance(result, int) else 0
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _usage(error: click.UsageError) -> str:
+    """One line: what is wrong, what was meant, where the options are listed."""
+    told = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "failout"
+    told = f"{told[:1].lower()}{told[1:]}"
+    return f"{told} See `{command} --help`" if told.endswith("?") else f"{told}; see `{command} --help`"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"failout: {line}\n")
 
 
 def _tell(error: FailoutError) -> None:
@@ -50,6 +91,6 @@ def _tell(error: FailoutError) -> None:
     if isinstance(error, Refused):
         where = f" for {error.zone}" if error.zone and error.zone not in error.reason else ""
         line = f"refused by {error.rule}{where}: {error.reason}"
-    sys.stderr.write(f"failout: {line}\n")
+    _say(" ".join(line.split()))
     if isinstance(error, Refused) and error.next_command:
         sys.stderr.write(f"next: {error.next_command}\n")

@@ -7,13 +7,17 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from orchestrator.core.errors import NotFound, Rejected
 
+if TYPE_CHECKING:
+    from orchestrator.engine.glance import Glance
+
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 HOME = Path(".failout")
 
 
@@ -56,6 +60,23 @@ def find_config(given: Path | None) -> Path:
         names = ", ".join(p.parent.name for p in labs)
         raise Rejected(f"several labs are up ({names}): name one with --config .failout/labs/NAME/failout.yaml")
     raise NotFound("no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config")
+
+
+def glance(config: Path | None, look: Callable[[Glance, str], T], empty: Callable[[str], T] | None = None) -> T:
+    """Read our own rows of the service; `empty` (or else NotFound) when nothing was deployed from here yet.
+
+    No cloud is asked, and nothing is written.
+    """
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+    from orchestrator.engine.place import Place  # noqa: PLC0415
+
+    settings = read_settings(find_config(config))
+    place = Place.of(settings.database or settings.state)
+    if empty is not None and place.file is not None and not (place.file.exists() and place.file.stat().st_size):
+        return empty(settings.service)
+    with glance_at(place) as rows:
+        return look(rows, settings.service)
 
 
 def emit(data: object, *, as_json: bool, human: Callable[[], str]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options, seconds, table
+from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds, table
 from orchestrator.cli.status import human_run
+
+if TYPE_CHECKING:
+    from orchestrator.engine.glance import Glance
 
 
 @click.group("deployments")
@@ -28,7 +30,7 @@ def list_(config: Path | None, limit: int, *, as_json: bool) -> None:
     from orchestrator.operations.status import describe_run  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    runs = _glance(config, lambda g, service: [describe_run(r, {}, now) for r in g.runs(service, limit)])
+    runs = glance(config, lambda g, service: [describe_run(r, {}, now) for r in g.runs(service, limit)], lambda _: [])
     rows = [(r["run"], r["target"], r["status"], r["started"][:19], seconds(r["seconds"]), r["author"]) for r in runs]
     emit(
         {"schema": 1, "runs": runs},
@@ -45,8 +47,8 @@ def show(run: str, config: Path | None, *, as_json: bool) -> None:
     """Show one deploy: zones, phases, and everything that happened."""
     from orchestrator.operations.status import describe_run, zone_phases  # noqa: PLC0415
 
-    def look(glance: Any, service: str) -> dict[str, Any]:  # noqa: ANN401
-        records = glance.events(run)
+    def look(rows: Glance, service: str) -> dict[str, Any]:
+        records = rows.events(run)
         events = [
             {
                 "at": r.at.isoformat(),
@@ -58,10 +60,10 @@ def show(run: str, config: Path | None, *, as_json: bool) -> None:
             }
             for r in records
         ]
-        described = describe_run(glance.load(run), glance.usual(service), datetime.now(UTC))
+        described = describe_run(rows.load(run), rows.usual(service), datetime.now(UTC))
         return {"schema": 1, "service": service, **described, "phases": zone_phases(records), "events": events}
 
-    data = _glance(config, look)
+    data = glance(config, look)
     emit(data, as_json=as_json, human=lambda: _human(data))
 
 
@@ -71,16 +73,6 @@ def _human(data: dict[str, Any]) -> str:
         for e in data["events"]
     ]
     return human_run(data) + "\n\n" + table(rows, ("at", "zone", "event", "took", "evidence"))
-
-
-def _glance(config: Path | None, look: Callable[[Any, str], Any]) -> Any:  # noqa: ANN401
-    from orchestrator.config import read_settings  # noqa: PLC0415
-    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
-    from orchestrator.engine.place import Place  # noqa: PLC0415
-
-    settings = read_settings(find_config(config))
-    with glance_at(Place.of(settings.database or settings.state)) as glance:
-        return look(glance, settings.service)
 
 
 def _order(kind: str, help_: str) -> None:
@@ -103,6 +95,7 @@ async def _post(config: Path | None, run: str, kind: str, reason: str) -> int:
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
     from orchestrator.operations.deploys import order  # noqa: PLC0415
 
+    glance(config, lambda rows, _: rows.load(run))  # An order for a run that is not there must not make a state file.
     store = SqlStore(place_of(read_settings(find_config(config))))
     try:
         return await order(store, run, kind, author=author(), reason=reason, now=datetime.now(UTC))

@@ -35,6 +35,14 @@ def command() -> None:
     "--ttl", "ttl_s", type=click.IntRange(1, 60), default=5, show_default=True, help="TTL of the DNS, seconds."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--from-pulumi",
+    "programs",
+    type=click.Path(path_type=Path, file_okay=False),
+    is_flag=False,
+    flag_value="infra",
+    help="Provision with the Pulumi programs in this folder (default: infra), as in production.",
+)
 @options
 def up(
     name: str,
@@ -44,6 +52,7 @@ def up(
     version: str,
     ttl_s: int,
     seed: int,
+    programs: Path | None,
     *,
     retries: bool,
     as_json: bool,
@@ -61,7 +70,12 @@ def up(
         strict=not retries,
         seed=seed,
         ttl_s=ttl_s,
+        programs=str(Path(programs).resolve()) if programs else "",
     )
+    if programs:
+        from orchestrator.lab.programs import find_python  # noqa: PLC0415
+
+        find_python(Path(blueprint.programs))
     began = time.monotonic()
     raise_lab(folder, blueprint, lambda text: click.echo(f"lab {name}: {text}", err=True), with_parent=False)
     status_ = control(folder, "/status")

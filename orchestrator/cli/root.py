@@ -15,6 +15,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": ("demo", "Deploy v2 over v1 in a lab of its own, under live traffic, and report."),
     "deploy": ("deploy", "Deploy a version zone by zone, or carry on with the deploy that was interrupted."),
     "deployments": ("deployments", "List and show deploys; pause, resume, abort or roll back one."),
+    "doctor": ("doctor", "Check credentials, permissions, reachability, topology and state. Changes nothing."),
+    "init": ("init", "Write a commented failout.yaml to start from."),
     "lab": ("lab", "Raise, break, heal and take down labs: emulated clouds over real processes."),
     "plan": ("plan", "Say what a deploy would do: order, weights, capacity, estimate. Changes nothing."),
     "sim": ("sim", "Run the shipped code through seeded, simulated histories and check the invariants."),

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import config_option, emit, find_config, options, seconds, table
+from orchestrator.cli.common import config_option, emit, glance, options, seconds, table
 
 
 @click.command("status")
@@ -19,16 +19,10 @@ from orchestrator.cli.common import config_option, emit, find_config, options, s
 @options
 def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
     """Show the deploy that is going on, or the last one, zone by zone. Reads our own rows only: no cloud is asked."""
-    from orchestrator.config import read_settings  # noqa: PLC0415
-    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
-    from orchestrator.engine.place import Place  # noqa: PLC0415
-    from orchestrator.operations.status import status  # noqa: PLC0415
+    from orchestrator.operations.status import nothing_yet, status  # noqa: PLC0415
 
-    settings = read_settings(find_config(config))
-    place = Place.of(settings.database or settings.state)
     while True:
-        with glance_at(place) as glance:
-            data = status(glance, settings.service, datetime.now(UTC))
+        data = glance(config, lambda rows, service: status(rows, service, datetime.now(UTC)), nothing_yet)
         if watch and not as_json:
             click.clear()
         emit(data, as_json=as_json, human=functools.partial(human_status, data))

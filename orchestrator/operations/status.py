@@ -37,6 +37,11 @@ def status(glance: Glance, service: str, now: datetime) -> dict[str, Any]:
     }
 
 
+def nothing_yet(service: str) -> dict[str, Any]:
+    """The service before its first deploy."""
+    return {"schema": SCHEMA, "service": service, "runs": [], "last": None, "leases": [], "switches": []}
+
+
 def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any]:
     """One run as it is shown everywhere."""
     state = parse(run.state)

@@ -130,6 +130,7 @@ def _create_version(self: LaunchTemplates) -> ActionResult:
     source = self._get_param("SourceVersion")
     if source is not None:
         template = _template(self)
+        self.error_on_dryrun()
         data = {**template.get_version(source).data, **self._get_param("LaunchTemplateData", {})}
         version = template.create_version(data, self._get_param("VersionDescription"))
         return ActionResult({"LaunchTemplateVersion": _describe(self, template, version)})

@@ -1,0 +1,99 @@
+"""`failout init`: a failout.yaml that says what every setting means, with the defaults that are shipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.common import emit, options
+from orchestrator.core.errors import Rejected
+
+if TYPE_CHECKING:
+    from orchestrator.core.deploy import DeployPolicy
+
+# Every key of the policy, in the order in which a deploy meets it. `test_init` fails when one is missing.
+POLICY = {
+    "max_utilisation": "I3: what survivors may be loaded to once a zone is out, 0..1",
+    "scale_survivors": "I3: scale survivors out first when they could not carry the load; false refuses instead",
+    "on_failure": "what a sick version does: hold | rollback-zone | rollback-all",
+    "ramp_shares": "I9: steps of a zone's return; steps too small to be measured are merged into the next",
+    "ramp_step_s": "seconds that each step is compared with the survivors",
+    "bake_s": "seconds that a restored zone is watched before the next one",
+    "bake_first_factor": "the first zone is watched so many times longer",
+    "load_window_s": "seconds over which load is measured",
+    "poll_s": "seconds between two looks at a cloud",
+    "admit_timeout_s": "how long a zone waits to be allowed to leave",
+    "prepare_timeout_s": "how long survivors may take to be scaled, or the global tier to move",
+    "drain_timeout_s": "how long a zone may take to empty; then it returns as it was",
+    "upgrade_timeout_s": "how long replacing its instances may take",
+    "verify_timeout_s": "how long instances may take to be ready, and synthetic requests to be answered",
+    "synthetic_failed_share_max": "share of synthetic requests that may fail, 0..1",
+    "synthetic_p50_max_ms": "their median, milliseconds",
+    "out_expires_s": "I8: a zone that is out for longer is told to a person",
+    "gate": "the health gate: a returning zone against the survivors",
+}
+GATE = {
+    "samples_min": "fewer requests than this are inconclusive",
+    "error_share_max": "how many more of its requests may fail than the survivors', 0..1",
+    "errors_min": "fewer errors than this are chance",
+    "p50_added_max_ms": "how much slower its median may be, milliseconds",
+    "slow_share_max": "share of requests that may be clearly slower than the survivors' p99, 0..1",
+    "slow_min": "fewer slow requests than this are chance",
+}
+
+
+@click.command("init")
+@click.option("--service", required=True, help="The name of your service, as in the topology document.")
+@click.option("--force", is_flag=True, help="Replace a failout.yaml that is there.")
+@options
+def command(service: str, *, force: bool, as_json: bool) -> None:
+    """Write failout.yaml here: every setting with its default and what it means, commented out."""
+    from orchestrator.core.deploy import DeployPolicy  # noqa: PLC0415
+
+    path = Path("failout.yaml")
+    text = document(service, DeployPolicy())
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
+    try:
+        with os.fdopen(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise Rejected(f"{path} is there already; --force replaces it") from None
+    except OSError as error:
+        raise Rejected(f"{path} cannot be written: {error.strerror}") from None
+    data = {"schema": 1, "path": str(path.resolve())}
+    told = f"wrote {path}\nnext: put your topology document in topology.json, then run `failout doctor`"
+    emit(data, as_json=as_json, human=lambda: told)
+
+
+def document(service: str, policy: DeployPolicy) -> str:
+    """The file's text; uncommented it is what Failout does anyway."""
+    import json  # noqa: PLC0415
+
+    head = f"""# Failout's settings. Paths are relative to this file; what is commented out is the default. Seconds, shares 0..1.
+service: {json.dumps(service)}
+
+# topology: topology.json        # written by the Pulumi programs in infra/, or by `failout lab up`
+# releases: releases             # one manifest a version: VERSION.yaml
+# state: .failout                # the embedded state: one machine, one process at a time
+# database: postgresql://...     # instead of `state`: the state in PostgreSQL
+# agent_token_file: agent.token  # bearer token of the region agents; mode 600
+
+# policy:
+"""
+    lines = []
+    for key, meaning in POLICY.items():
+        value = getattr(policy, key)
+        if key == "gate":
+            lines.append(f"#   {key}:  # {meaning}")
+            lines += [_setting(f"    {k}", getattr(value, k), m) for k, m in GATE.items()]
+        else:
+            lines.append(_setting(f"  {key}", list(value) if isinstance(value, tuple) else value, meaning))
+    return head + "\n".join(lines) + "\n"
+
+
+def _setting(name: str, value: object, meaning: str) -> str:
+    told = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"# {name}: {told}  # {meaning}"
