@@ -92,8 +92,8 @@ async def test_a_zone_goes_out_in_one_pass_and_comes_back_in_few(rig: AwsRig) ->
     assert rig.writes() - before == 1
     for wanted in (OUT, ramp(0.1), ramp(1.0), STEADY):
         await reach(rig, wanted)
-    # detach; attach ramp, two weights; attach steady, weight off, detach ramp
-    assert rig.writes() - before == 7
+    # detach; attach ramp, two weights; a smaller weight to join with, attach steady, weight off, detach ramp
+    assert rig.writes() - before == 8
     calls = rig.session.calls.total()
     passes = 4
     for _ in range(passes):
