@@ -16,7 +16,7 @@ from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 from orchestrator.core.topology import ZoneState
-from orchestrator.core.traffic import RampStep
+from orchestrator.core.traffic import RampStep, parse_steps
 
 
 class RunStatus(StrEnum):
@@ -190,11 +190,13 @@ class R(StrEnum):
     ABORT = "abort"
     ROLLBACK = "rollback"
     RETARGET = "retarget"
+    SUSPEND = "suspend"  # Bring the zone that is out back by the shortest way, then hold: the lease is needed (I1).
     ZONE_HELD = "zone-held"
     ZONE_LOST = "zone-lost"  # A zone was rolled back and policy says to stop there.
     COMPLETE_FORWARD = "complete-forward"
     COMPLETE_ABORT = "complete-abort"
     COMPLETE_ROLLBACK = "complete-rollback"
+    COMPLETE_SUSPEND = "complete-suspend"
 
 
 _S = RunStatus
@@ -209,10 +211,12 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[R, RunStatus]]] = {
         R.COMPLETE_FORWARD: _S.SUCCEEDED,
         R.COMPLETE_ABORT: _S.ABORTED,
         R.COMPLETE_ROLLBACK: _S.ROLLED_BACK,
+        R.COMPLETE_SUSPEND: _S.HELD,
+        R.SUSPEND: _S.ACTIVE,
         **_PEOPLE,
     },
-    _S.PAUSED: {R.RESUME: _S.ACTIVE, **_PEOPLE},
-    _S.HELD: {R.RESUME: _S.ACTIVE, R.PAUSE: _S.PAUSED, **_PEOPLE},
+    _S.PAUSED: {R.RESUME: _S.ACTIVE, R.SUSPEND: _S.ACTIVE, **_PEOPLE},
+    _S.HELD: {R.RESUME: _S.ACTIVE, R.PAUSE: _S.PAUSED, R.SUSPEND: _S.HELD, **_PEOPLE},
     _S.SUCCEEDED: {},
     _S.FAILED: {},
     _S.ABORTED: {},
@@ -220,7 +224,7 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[R, RunStatus]]] = {
 }
 
 ORDER_REFUSED: Final = "order-refused"
-ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET})
+ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET, R.SUSPEND})
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +282,8 @@ class DeployState:
     status: RunStatus = RunStatus.ACTIVE
     course: Course = Course.FORWARD
     reason: str = ""
+    suspended: bool = False
+    overrides: tuple[str, ...] = ()  # Rules that a person has overridden for this run, by name (I4).
 
     def zone(self, zone_id: str) -> ZoneProgress:
         return next(z for z in self.zones if z.zone == zone_id)
@@ -296,13 +302,19 @@ class DeployState:
 
 
 def begin(
-    service: str, target: str, previous: Mapping[str, str], order: tuple[str, ...], policy: DeployPolicy, now: datetime
+    service: str,
+    target: str,
+    previous: Mapping[str, str],
+    order: tuple[str, ...],
+    policy: DeployPolicy,
+    now: datetime,
+    overrides: tuple[str, ...] = (),
 ) -> DeployState:
     """Start a deploy of `target` over `previous` (zone -> version), zone by zone in `order`."""
     zones = tuple(
         ZoneProgress(zone, ZoneState.WAITING, target, previous[zone], now, first=i == 0) for i, zone in enumerate(order)
     )
-    return DeployState(service, target, policy, zones)
+    return DeployState(service, target, policy, zones, overrides=overrides)
 
 
 def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
@@ -315,10 +327,14 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         return None
     active = state.active_zone()
     if active is not None:
+        if facts.frozen and state.course is Course.FORWARD and active.state is _Z.PREPARING and not active.touched:
+            return None  # I14: it has not left yet, and does not while the freeze lasts.
         return None if active.state in _HELD else Effect(_EFFECT_OF[active.state], active.zone, {"step": active.step})
     following = state.next_zone()
     if following is None:
         return Event(f"complete-{state.course}", evidence=f"every zone is where the {state.course} wants it")
+    if state.suspended:
+        return Event(R.COMPLETE_SUSPEND, evidence=state.reason)
     if facts.frozen and state.course is Course.FORWARD:
         return None  # I14: a freeze starts no further zone; the one that was out has been brought back first.
     return Effect("admit", following.zone)
@@ -350,7 +366,7 @@ def _put(state: DeployState, zone: ZoneProgress) -> DeployState:
     return replace(state, zones=tuple(zone if z.zone == zone.zone else z for z in state.zones))
 
 
-def _meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
+def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
     """Translate what was measured into what it means here: policy, and whether the zone is on its way back already."""
     if kind is E.UNHEALTHY:
         # A zone that is sick at the version it had is nothing that a second rollback would mend: a person must look.
@@ -363,7 +379,7 @@ def _meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.CANCELLED
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
-    if kind is E.JOINED and zone.reverting:
+    if kind is E.JOINED and (zone.reverting or zone.withdrawing):
         return E.REJOINED
     if kind is E.SETTLED and zone.withdrawing:
         return E.WITHDRAWN
@@ -381,13 +397,15 @@ def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
 
 
 def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, now: datetime) -> ZoneProgress:
-    kind = _meaning(state, zone, kind)
+    kind = meaning(state, zone, kind)
     moved = replace(_move(zone, kind, now), note=event.evidence or zone.note)
     match kind:
         case E.ADMITTED:
             undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
             assert isinstance(undo, dict)
-            return replace(moved, undo=undo, steps=_steps(steps), step=0, touched=zone.reverting)
+            return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=zone.reverting)
+        case E.CANCELLED | E.RECALLED if state.suspended:
+            return replace(moved, withdrawing=True, step=0)
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
             return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
         case E.REPLANNED:
@@ -439,8 +457,14 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
         kind = R(event.kind)
     except ValueError:
         raise IllegalTransition(f"{event.kind} is no event of a run") from None
-    state = _move_run(replace(state, reason=event.evidence), kind)
+    suspended = kind is R.SUSPEND or (kind in {R.PAUSE, R.COMPLETE_SUSPEND} and state.suspended)
+    state = _move_run(replace(state, reason=event.evidence, suspended=suspended), kind)
     match kind:
+        case R.SUSPEND:  # What has begun to change ends where it was going: the other way would be no shorter.
+            untouched = {_Z.PREPARING, _Z.DRAINING}
+            return _each(
+                state, E.SENT_BACK, now, lambda z: z.state in untouched and not z.touched and not z.withdrawing
+            )
         case R.RESUME:
             return _each(state, E.RESUME, now, lambda z: z.state in _HELD)
         case R.ABORT | R.ROLLBACK:
@@ -476,11 +500,3 @@ def _aim(zone: ZoneProgress, target: str) -> ZoneProgress:
 def _roll_back_done(state: DeployState, now: datetime) -> DeployState:
     """I12: every zone that got the new version waits to be rolled back; `next_zone` takes the newest first."""
     return _each(state, E.SENT_BACK, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
-
-
-def _steps(data: Json) -> tuple[RampStep, ...]:
-    assert isinstance(data, list)
-    return tuple(
-        RampStep(float(s["share"]), float(s["seconds"]), int(s["expected_requests"]), tuple(s["merged"]))  # type: ignore[arg-type,call-overload,index]
-        for s in data
-    )

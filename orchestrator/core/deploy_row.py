@@ -39,6 +39,8 @@ def dump(state: DeployState) -> Json:
         "status": str(state.status),
         "course": str(state.course),
         "reason": state.reason,
+        "suspended": state.suspended,
+        "overrides": list(state.overrides),
     }
 
 
@@ -82,6 +84,8 @@ def parse(data: Json) -> DeployState:
         status=RunStatus(row["status"]),
         course=Course(row["course"]),
         reason=row["reason"],
+        suspended=row.get("suspended", False),
+        overrides=tuple(row.get("overrides", ())),
     )
 
 
@@ -130,3 +134,7 @@ class DeployMachine:
         """I1: from the moment a zone is admitted until its return is verified and its preparations are undone."""
         zone = state.active_zone()
         return zone.zone if zone else None
+
+    def extra_slot(self, state: DeployState) -> bool:  # noqa: ARG002
+        """A deploy never takes a zone out beyond `max_zones_out`."""
+        return False

@@ -12,6 +12,8 @@ from enum import StrEnum
 from fractions import Fraction
 from math import ceil
 
+from orchestrator.core.machine import Json
+
 
 class Placement(StrEnum):
     OUT = "out"
@@ -120,3 +122,12 @@ def ramp_steps(
         steps.append(RampStep(share, step_s, expected, tuple(merged)))
         merged = []
     return tuple(steps)
+
+
+def parse_steps(data: Json) -> tuple[RampStep, ...]:
+    """Read steps back from an event or a row."""
+    assert isinstance(data, list)
+    return tuple(
+        RampStep(float(s["share"]), float(s["seconds"]), int(s["expected_requests"]), tuple(s["merged"]))  # type: ignore[arg-type,call-overload,index]
+        for s in data
+    )

@@ -1,0 +1,438 @@
+"""The outing machine: one zone is taken out of traffic on purpose and brought back, for a person or for a drill.
+
+Every stage, event and transition of an outing stands in this file. It shares guards, lease and effects with a deploy.
+A drain asks every guard first; an evacuation asks none, and nothing stands before it but the lease (I10, I14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.errors import IllegalTransition
+from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.traffic import RampStep, parse_steps
+
+WARN_AT: Final = 0.8  # of the time until it expires (I8)
+ALARM_EVERY_S: Final = 900.0  # An outing that has expired is told again and again.
+
+
+class Mode(StrEnum):
+    DRAIN = "drain"
+    EVACUATE = "evacuate"
+
+
+class Asker(StrEnum):
+    """Who wants the zone out. Precedence (I1): person > failure > deploy > drill."""
+
+    PERSON = "person"
+    DRILL = "drill"
+
+
+class OnExpiry(StrEnum):
+    HOLD = "hold"  # Stay out and alarm: a person took it out, a person brings it back.
+    RESTORE = "restore"
+
+
+class Stage(StrEnum):
+    """Where the zone stands. All but WAITING, PREPARING and the two ends count as out."""
+
+    WAITING = "waiting"
+    PREPARING = "preparing"
+    DRAINING = "draining"
+    EVACUATING = "evacuating"
+    RELIEVING = "relieving"  # It is out; its survivors get the capacity that a drain would have prepared before.
+    OUT = "out"
+    RETURNING = "returning"  # What runs there, and can its region take it back (I3)?
+    VERIFYING = "verifying"
+    RAMPING = "ramping"
+    JOINING = "joining"
+    SETTLING = "settling"
+    HELD_LEAVING = "held-leaving"
+    HELD_OUT = "held-out"
+    HELD_SERVING = "held-serving"
+    HELD_SETTLING = "held-settling"
+    RESTORED = "restored"
+    REFUSED = "refused"  # It never left: a rule said no.
+    WITHDRAWN = "withdrawn"  # It serves as before: called off, or it could not be emptied.
+
+
+class OutingEvent(StrEnum):
+    """Everything that can happen to an outing. What effects answer is spelled as for a deploy (deploy.E)."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    GO = "go"  # An evacuation asks for the lease and nothing else.
+    CONTESTED = "contested"  # Another zone is out: it is called back, unless this one is seen dead.
+    DEAD = "dead"
+    SOUND = "sound"
+    PREPARED = "prepared"
+    REPLANNED = "replanned"
+    UNPREPARED = "unprepared"
+    DRAINED = "drained"
+    DRAIN_TIMED_OUT = "drain-timed-out"
+    EVACUATED = "evacuated"
+    EXPIRED = "expired"
+    DUE = "due"  # The time that a drill gave it is over.
+    RETURN_PLANNED = "return-planned"
+    VERIFIED = "verified"
+    STEP_PASSED = "step-passed"
+    STEP_MERGED = "step-merged"
+    RAMPED = "ramped"
+    JOINED = "joined"
+    SETTLED = "settled"
+    UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
+    UNHEALTHY = "unhealthy"
+    INCONCLUSIVE = "inconclusive"
+    STUCK = "stuck"
+    INTERRUPTED = "interrupted"
+    WARNED = "warned"
+    ALARMED = "alarmed"
+    # A person's orders, or a stronger run's.
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESTORE = "restore"
+    EVACUATE = "evacuate"
+    EXTEND = "extend"
+
+
+_E = OutingEvent
+ORDER_REFUSED: Final = "order-refused"
+ORDERS: Final = frozenset({_E.PAUSE, _E.RESUME, _E.RESTORE, _E.EVACUATE, _E.EXTEND, "abort"})
+_ANYWHERE: Final = frozenset({_E.PAUSE, _E.EXTEND, _E.WARNED, _E.ALARMED})  # They move no stage.
+
+_G = Stage
+_BACK: Final = {_E.RESTORE: _G.RETURNING}
+_SERVING: Final = {_E.STUCK: _G.HELD_SERVING, _E.EVACUATE: _G.EVACUATING}
+
+TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
+    _G.WAITING: {
+        _E.ADMITTED: _G.PREPARING,
+        _E.REFUSED: _G.REFUSED,
+        _E.GO: _G.EVACUATING,
+        _E.CONTESTED: _G.WAITING,
+        _E.DEAD: _G.EVACUATING,
+        _E.SOUND: _G.EVACUATING,
+        _E.INTERRUPTED: _G.WAITING,
+        _E.EVACUATE: _G.WAITING,
+        _E.RESTORE: _G.WITHDRAWN,
+    },
+    _G.PREPARING: {
+        _E.PREPARED: _G.DRAINING,
+        _E.REPLANNED: _G.PREPARING,
+        _E.UNPREPARED: _G.SETTLING,
+        _E.INTERRUPTED: _G.PREPARING,
+        _E.EVACUATE: _G.EVACUATING,
+        _E.RESTORE: _G.SETTLING,
+    },
+    _G.DRAINING: {
+        _E.DRAINED: _G.OUT,
+        _E.DRAIN_TIMED_OUT: _G.JOINING,
+        _E.STUCK: _G.HELD_LEAVING,
+        _E.INTERRUPTED: _G.DRAINING,
+        _E.EVACUATE: _G.EVACUATING,
+        _E.RESTORE: _G.JOINING,  # It left healthy and nothing in it changed: it may return at once (I9).
+    },
+    _G.EVACUATING: {
+        _E.EVACUATED: _G.RELIEVING,
+        _E.STUCK: _G.HELD_LEAVING,
+        _E.INTERRUPTED: _G.EVACUATING,
+        **_BACK,
+    },
+    _G.RELIEVING: {
+        _E.PREPARED: _G.OUT,
+        _E.REPLANNED: _G.RELIEVING,
+        _E.UNPREPARED: _G.OUT,
+        _E.INTERRUPTED: _G.RELIEVING,
+        **_BACK,
+    },
+    _G.OUT: {_E.EXPIRED: _G.RETURNING, _E.DUE: _G.RETURNING, _E.RESUME: _G.RETURNING, **_BACK},
+    _G.RETURNING: {
+        _E.RETURN_PLANNED: _G.VERIFYING,
+        _E.UNHEALTHY: _G.HELD_OUT,
+        _E.STUCK: _G.HELD_OUT,
+        _E.INTERRUPTED: _G.RETURNING,
+        _E.EVACUATE: _G.EVACUATING,
+        **_BACK,
+    },
+    _G.VERIFYING: {
+        _E.VERIFIED: _G.RAMPING,
+        _E.UNHEALTHY: _G.HELD_OUT,
+        _E.INCONCLUSIVE: _G.HELD_OUT,
+        _E.STUCK: _G.HELD_OUT,
+        _E.INTERRUPTED: _G.VERIFYING,
+        _E.EVACUATE: _G.EVACUATING,
+        _E.RESTORE: _G.VERIFYING,
+    },
+    _G.RAMPING: {
+        _E.STEP_PASSED: _G.RAMPING,
+        _E.STEP_MERGED: _G.RAMPING,
+        _E.RAMPED: _G.JOINING,
+        _E.UNHEALTHY: _G.EVACUATING,
+        _E.INCONCLUSIVE: _G.HELD_SERVING,
+        _E.INTERRUPTED: _G.RAMPING,
+        _E.RESTORE: _G.RAMPING,
+        **_SERVING,
+    },
+    _G.JOINING: {
+        _E.JOINED: _G.SETTLING,
+        _E.INTERRUPTED: _G.JOINING,
+        _E.RESTORE: _G.JOINING,
+        **_SERVING,
+    },
+    _G.SETTLING: {
+        _E.SETTLED: _G.RESTORED,
+        _E.UNDONE: _G.WITHDRAWN,
+        _E.STUCK: _G.HELD_SETTLING,
+        _E.INTERRUPTED: _G.SETTLING,
+        _E.EVACUATE: _G.EVACUATING,
+        _E.RESTORE: _G.SETTLING,
+    },
+    _G.HELD_LEAVING: {_E.RESUME: _G.DRAINING, _E.EVACUATE: _G.EVACUATING, **_BACK},
+    _G.HELD_OUT: {_E.RESUME: _G.RETURNING, **_BACK},
+    _G.HELD_SERVING: {_E.RESUME: _G.RAMPING, _E.RESTORE: _G.RAMPING, _E.EVACUATE: _G.EVACUATING},
+    _G.HELD_SETTLING: {_E.RESUME: _G.SETTLING, _E.RESTORE: _G.SETTLING, _E.EVACUATE: _G.EVACUATING},
+    _G.RESTORED: {},
+    _G.REFUSED: {},
+    _G.WITHDRAWN: {},
+}
+
+_EFFECT_OF: Final[Mapping[Stage, str]] = {
+    _G.PREPARING: "prepare",
+    _G.DRAINING: "drain",
+    _G.EVACUATING: "evacuate",
+    _G.RELIEVING: "relieve",
+    _G.RETURNING: "plan-return",
+    _G.VERIFYING: "verify",
+    _G.RAMPING: "ramp",
+    _G.JOINING: "join",
+    _G.SETTLING: "settle",
+}
+FINISHED: Final = frozenset({_G.RESTORED, _G.REFUSED, _G.WITHDRAWN})
+HELD: Final = frozenset({_G.HELD_LEAVING, _G.HELD_OUT, _G.HELD_SERVING, _G.HELD_SETTLING})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What was asked for. `due_at`: come back then by itself (a drill); `overrides`: rules that are skipped by name (I4)."""
+
+    zone: str
+    mode: Mode
+    asker: Asker
+    author: str
+    reason: str
+    expires_at: datetime
+    on_expiry: OnExpiry = OnExpiry.HOLD
+    due_at: datetime | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutingState:
+    """One zone, out on purpose. It has what effects read of a zone's progress: zone, goal, step, steps, first, undo.
+
+    `goal`: the version it had when it left, and must come back with ("": nobody could say). `sound`: it left healthy.
+    `dead`: its load balancer and its region's agent said so while another zone was out. `calling_off`: it never left or
+    came back from a drain; only preparations are left to undo. `sick`: it failed on its way back and is out again.
+    """
+
+    service: str
+    ask: Ask
+    policy: DeployPolicy
+    began: datetime
+    since: datetime
+    stage: Stage = Stage.WAITING
+    goal: str = ""
+    sound: bool = False
+    dead: bool = False
+    contested: bool = False
+    paused: bool = False
+    calling_off: bool = False
+    sick: bool = False
+    warned: bool = False
+    alarms: int = 0
+    step: int = 0
+    steps: tuple[RampStep, ...] = ()
+    undo: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    note: str = ""
+    reason: str = ""
+
+    @property
+    def zone(self) -> str:
+        return self.ask.zone
+
+    @property
+    def first(self) -> bool:
+        return False
+
+    @property
+    def lapsed(self) -> bool:
+        """It has expired and nothing brings it back by itself."""
+        return self.alarms > 0 and self.ask.on_expiry is OnExpiry.HOLD
+
+
+def begin(service: str, ask: Ask, policy: DeployPolicy, now: datetime) -> OutingState:
+    return OutingState(service, ask, policy, began=now, since=now)
+
+
+def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
+    """Say what to do next: an effect, an event (an order, a time that has come), or nothing (out, held, paused)."""
+    if state.stage in FINISHED:
+        return None
+    if facts.orders:
+        return _order(state, facts.orders[0])
+    alarm = _alarm(state, facts.now)
+    if alarm is not None:
+        return alarm
+    # The kill switch stops what no person asked for: drills, and returns that only a clock asks for (I14).
+    if state.paused or state.stage in HELD or (facts.killed and state.ask.asker is not Asker.PERSON):
+        return None
+    if state.stage is Stage.WAITING:
+        return _first(state, facts)
+    if state.stage is Stage.OUT:
+        return None if facts.killed or state.sick else _time_to_return(state, facts.now)
+    return Effect(_EFFECT_OF[state.stage], state.zone, {"step": state.step})
+
+
+def _first(state: OutingState, facts: Facts) -> Effect | Event:
+    if state.ask.mode is Mode.EVACUATE:
+        alone = not state.contested or "I1" in state.ask.overrides
+        return Event(_E.GO, state.zone, "evacuation asked for") if alone else Effect("triage", state.zone)
+    if facts.frozen and "I14" not in state.ask.overrides:
+        return Event(_E.REFUSED, state.zone, "refused by I14: a freeze is on, and nothing new may start")
+    return Effect("admit", state.zone)
+
+
+def _time_to_return(state: OutingState, now: datetime) -> Event | None:
+    ask = state.ask
+    if ask.due_at is not None and now >= ask.due_at:
+        return Event(_E.DUE, state.zone, f"it was to be out until {ask.due_at:%H:%M:%S} UTC")
+    if ask.on_expiry is OnExpiry.RESTORE and now >= ask.expires_at:
+        return Event(_E.EXPIRED, state.zone, f"expired at {ask.expires_at:%H:%M:%S} UTC; policy: restore (I8)")
+    return None
+
+
+def _alarm(state: OutingState, now: datetime) -> Effect | None:
+    """I8: a zone that is out is told of at 80 % of its time, at its end, and every quarter of an hour from then on."""
+    if state.stage is Stage.WAITING:
+        return None
+    lasts = state.ask.expires_at - state.began
+    if now >= state.ask.expires_at + timedelta(seconds=state.alarms * ALARM_EVERY_S):
+        return Effect("alarm", state.zone)
+    if not state.warned and not state.alarms and now >= state.began + WARN_AT * lasts:
+        return Effect("warn", state.zone)
+    return None
+
+
+def _order(state: OutingState, order: Order) -> Event:
+    kind = _E.RESTORE if order.kind == "abort" else order.kind
+    evidence = f"{order.kind} ordered by {order.author}: {order.reason}"
+    known = kind in ORDERS and (kind in _ANYWHERE or kind in TRANSITIONS[state.stage])
+    if not known and not (kind == _E.RESUME and state.paused):
+        why = f"{order.kind} makes no sense while {state.zone} is {state.stage}"
+        if order.kind == "rollback":
+            why = f"nothing was replaced in {state.zone}, so there is nothing to roll back; restore brings it back"
+        return Event(ORDER_REFUSED, evidence=why, order=order.id)
+    if kind == _E.EXTEND and _instant(order.args.get("expires_at")) is None:
+        return Event(ORDER_REFUSED, evidence="extend needs expires_at, an instant with its zone", order=order.id)
+    return Event(kind, state.zone, evidence, order.args, order.id)
+
+
+def _instant(text: Json) -> datetime | None:
+    try:
+        instant = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return instant if instant.tzinfo else None
+
+
+def apply(state: OutingState, event: Event, now: datetime) -> OutingState:
+    """Fold `event` into `state`. An illegal event raises IllegalTransition and changes nothing."""
+    if event.kind == ORDER_REFUSED:
+        return state
+    try:
+        kind = OutingEvent(event.kind)
+    except ValueError:
+        raise IllegalTransition(f"{event.kind} is no event of an outing") from None
+    if state.stage in FINISHED:
+        raise IllegalTransition(f"outing of {state.zone}: {event.kind} while {state.stage}")
+    match kind:
+        case _E.PAUSE:
+            return replace(state, paused=True, reason=event.evidence)
+        case _E.RESUME if state.paused and state.stage not in HELD:
+            return replace(state, paused=False, reason=event.evidence)  # It goes on where it stood.
+        case _E.EXTEND:
+            until = _instant(event.args["expires_at"])
+            assert until is not None
+            return replace(state, ask=replace(state.ask, expires_at=until), began=now, warned=False, alarms=0)
+        case _E.WARNED:
+            return replace(state, warned=True)
+        case _E.ALARMED:
+            return replace(state, alarms=state.alarms + 1, reason=event.evidence)
+        case _:
+            paused = state.paused and event.order is None
+            return _after(replace(state, paused=paused), _meaning(state, kind), event, now)
+
+
+def _meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
+    """Translate what was measured into what it means here."""
+    if kind is _E.REFUSED and state.ask.mode is Mode.EVACUATE:
+        return _E.CONTESTED  # The lease is another's; an evacuation waits for it, and looks whether it has to (I1).
+    if kind is _E.RESUME and state.stage is Stage.HELD_LEAVING and state.ask.mode is Mode.EVACUATE:
+        return _E.EVACUATE
+    if kind is _E.STEP_PASSED and state.step + 1 >= len(state.steps):
+        return _E.RAMPED
+    if kind is _E.SETTLED and state.calling_off:
+        return _E.UNDONE
+    return kind
+
+
+def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -> OutingState:
+    try:
+        stage = TRANSITIONS[state.stage][kind]
+    except KeyError:
+        raise IllegalTransition(f"outing of {state.zone}: {kind} while {state.stage}") from None
+    since = state.since if stage is state.stage else now
+    moved = replace(state, stage=stage, since=since, note=event.evidence or state.note)
+    match kind:
+        case _E.ADMITTED:
+            args = event.args
+            return replace(moved, undo=_mapping(args["undo"]), goal=str(args["goal"]), sound=bool(args["sound"]))
+        case _E.REPLANNED:
+            return replace(moved, undo=_mapping(event.args["undo"]))
+        case _E.CONTESTED:
+            return replace(moved, contested=True, reason=event.evidence)
+        case _E.DEAD:
+            return replace(moved, dead=True)
+        case _E.EVACUATE:
+            ask = replace(state.ask, mode=Mode.EVACUATE)
+            return replace(moved, ask=ask, sound=False, calling_off=False, step=0)
+        case _E.UNHEALTHY | _E.INCONCLUSIVE:
+            return replace(moved, sound=False, sick=True, step=0, reason=event.evidence)
+        case _E.RETURN_PLANNED:
+            return _return_planned(moved, event)
+        case _E.RESTORE | _E.RESUME | _E.UNPREPARED | _E.DRAIN_TIMED_OUT:
+            leaving = state.stage in {Stage.PREPARING, Stage.DRAINING}
+            return replace(moved, sick=False, calling_off=state.calling_off or leaving, reason=event.evidence)
+        case _E.STEP_PASSED | _E.STEP_MERGED:
+            return replace(moved, step=min(state.step + 1, max(0, len(state.steps) - 1)))
+        case _E.REFUSED | _E.STUCK:
+            return replace(moved, reason=event.evidence)
+        case _:
+            return replace(moved, undo={}) if stage in FINISHED else moved
+
+
+def _return_planned(moved: OutingState, event: Event) -> OutingState:
+    """I9: what left healthy and has the version it left with may return at once: its only step is the whole share."""
+    goal, steps = str(event.args["goal"]), parse_steps(event.args["steps"])
+    at_once = moved.sound and goal == moved.goal
+    return replace(moved, goal=goal, steps=steps[-1:] if at_once else steps, step=0)
+
+
+def _mapping(data: Json) -> Mapping[str, Json]:
+    assert isinstance(data, dict)
+    return data
