@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options, seconds
+from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds
 from orchestrator.cli.status import human_run
-from orchestrator.core.errors import Rejected
+from orchestrator.core.errors import Refused, Rejected
 
 if TYPE_CHECKING:
     from orchestrator.config import Settings
@@ -33,6 +33,7 @@ SILENCE_S: Final = 2.0
 @click.option("--to", "version", help="The version, as its release manifest names it.")
 @click.option("--resume", is_flag=True, help="Carry on with the unfinished deploy instead of starting one.")
 @click.option("--yes", is_flag=True, help="Do not ask after showing the plan.")
+@click.option("--dry-run", is_flag=True, help="Do every read and check, write nothing, and say what would happen.")
 @click.option("--reason", default="release", show_default=True, help="Why; it goes into the records.")
 @click.option(
     "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
@@ -40,7 +41,15 @@ SILENCE_S: Final = 2.0
 @config_option
 @options
 def command(
-    version: str | None, reason: str, log: str, config: Path | None, *, resume: bool, yes: bool, as_json: bool
+    version: str | None,
+    reason: str,
+    log: str,
+    config: Path | None,
+    *,
+    resume: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Deploy a version: fail out one zone at a time, upgrade it, verify it, bring it back in steps, bake, go on.
 
@@ -49,9 +58,18 @@ def command(
     """
     from orchestrator.config import read_settings  # noqa: PLC0415
 
-    if (version is None) is not resume:
-        raise Rejected("say either --to VERSION, or --resume")
+    if (version is None) is not resume or (dry_run and version is None):
+        raise Rejected("say either --to VERSION, with or without --dry-run, or --resume")
     settings = read_settings(find_config(config))
+    if dry_run:
+        assert version is not None
+        from orchestrator.cli.dry_run import rehearse  # noqa: PLC0415
+
+        data = asyncio.run(rehearse(settings, version))
+        told = str(data.pop("told"))
+        emit(data, as_json=as_json, human=lambda: told)
+        sys.exit(0 if data["ok"] else Refused.exit_code)
+    _require_sound_input(settings, config, version)
     if version is not None and not yes:
         _confirm(settings, version)
     from orchestrator.cli.logs import logger  # noqa: PLC0415
@@ -60,6 +78,19 @@ def command(
     data = _report(settings, run)
     emit(data, as_json=as_json, human=lambda: human_run(data))
     sys.exit(0 if run.status == "succeeded" else HELD if run.status == "held" else NOT_SUCCEEDED)
+
+
+def _require_sound_input(settings: Settings, config: Path | None, version: str | None) -> None:
+    """What can be told without touching anything: wrong input leaves no state file behind."""
+    from orchestrator.config import ReleaseFolder, read_topology  # noqa: PLC0415
+    from orchestrator.operations.deploys import require_free  # noqa: PLC0415
+    from orchestrator.operations.planning import require_whole  # noqa: PLC0415
+
+    if version is None:
+        glance(config, lambda rows, service: rows.runs(service, 1))  # NotFound: nothing was deployed from here yet
+        return
+    require_whole(ReleaseFolder(settings.releases).get(version), read_topology(settings.topology, settings.service))
+    glance(config, require_free, lambda _: None)
 
 
 def _confirm(settings: Settings, version: str) -> None:

@@ -9,7 +9,7 @@ from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.guards import Refusal, ZoneLoad, order_of_zones, plan_capacity, refuse_unsound_survivors
 from orchestrator.core.release import Release, reason_release_is_incomplete
-from orchestrator.core.topology import Zone
+from orchestrator.core.topology import Topology, Zone
 from orchestrator.core.traffic import Placement, RampStep, ramp_steps
 from orchestrator.engine.ports import Usual
 from orchestrator.workflows.gauge import Gauge
@@ -52,8 +52,11 @@ class Plan:
 
 def require_release(world: World, version: str) -> Release:
     """Return the manifest of `version`, refusing gaps (Rejected)."""
-    release = world.releases.get(version)
-    gap = reason_release_is_incomplete(release, world.topology)
+    return require_whole(world.releases.get(version), world.topology)
+
+
+def require_whole(release: Release, topology: Topology) -> Release:
+    gap = reason_release_is_incomplete(release, topology)
     if gap is not None:
         raise Rejected(gap)
     return release
