@@ -75,7 +75,14 @@ class Capacity:
             plan, loads = ruled
             prepared = _Prepared({}, {}).with_plan(plan, loads)
             steps = self._steps(job, loads)
-            return job.event(E.ADMITTED, plan.arithmetic, {"undo": prepared.row(), "steps": steps})
+            measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
+            versions = {i.version for i in fleet.instances}
+            ran = versions.pop() if len(versions) == 1 else None
+            return job.event(
+                E.ADMITTED,
+                plan.arithmetic,
+                {"undo": prepared.row(), "steps": steps, "loads": cast("Json", measured), "version": ran},
+            )
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")
 
@@ -131,12 +138,12 @@ class Capacity:
                 survivor = job.world.topology.zone(zone_id)
                 await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
                 self._gauge.forget(survivor)
-                # An order may have come while it was made smaller again, partly out of traffic (`_scale_back`).
+                # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
                 await self._steering.want_zone(survivor, STEADY, job.fence)
 
         stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
         for zone_id, (_, wanted) in prepared.scale.items():
-            stopped = stopped or await self._await_survivor(job, job.world.topology.zone(zone_id), wanted)
+            stopped = stopped or await self.await_survivor(job, job.world.topology.zone(zone_id), wanted)
         if prepared.weights and stopped is None:
             stopped = await self.move_weights(job, prepared.weights, E.UNPREPARED)
         if stopped is not None:
@@ -154,7 +161,7 @@ class Capacity:
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
 
-    async def _await_survivor(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+    async def await_survivor(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         async def look() -> bool | NotYet:
             probes = await self._gauge.probe(survivor, anew=True)
             ready = sum(p.reachable and p.ready for p in probes)
@@ -198,10 +205,10 @@ class Capacity:
 
         stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
         for zone_id, (before, _) in prepared.scale.items():
-            stopped = stopped or await self._scale_back(job, job.world.topology.zone(zone_id), before)
+            stopped = stopped or await self.scale_back(job, job.world.topology.zone(zone_id), before)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
 
-    async def _scale_back(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+    async def scale_back(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         """Make a survivor smaller without cutting a user's connection.
 
         Where the cloud drains what it ends (AWS), asking is enough. Where it just ends machines (Azure), those that go

@@ -1,0 +1,376 @@
+"""What each effect of the region machine does, on ports: the global tier moves users, the TTL is waited, nobody is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final, TypeVar, cast
+
+from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
+from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.guards import Refusal, ZoneLoad, refuse_unsound_survivors
+from orchestrator.core.health import Verdict, add, judge, judge_synthetic
+from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.region import M, RegionState
+from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, usual_weights_without, weights_at
+from orchestrator.core.topology import Region, Topology, Zone, ZoneState
+from orchestrator.core.traffic import Placement, ramp_steps
+from orchestrator.ports import Fence, Notice
+from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
+from orchestrator.workflows.job import Job
+from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
+from orchestrator.workflows.steering import Steering, told
+from orchestrator.workflows.world import World
+
+T = TypeVar("T")
+_FAILED_AS: Final = {"admit-region": M.REFUSED, "prepare-region": M.UNPREPARED}
+_LEVELS: Final = {
+    M.REFUSED: "page",
+    M.UNPREPARED: "page",
+    M.STUCK: "page",
+    M.INCONCLUSIVE: "page",
+    M.UNHEALTHY: "page",
+    M.EXPIRED: "page",
+}
+_OF_VERDICT: Final = {
+    Verdict.UNHEALTHY: M.UNHEALTHY,
+    Verdict.INCONCLUSIVE: M.INCONCLUSIVE,
+    Verdict.UNMEASURED: M.INCONCLUSIVE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One effect being performed for the regions of one run."""
+
+    world: World
+    state: RegionState
+    fence: Fence
+    interrupted: Interrupted
+
+    @property
+    def policy(self) -> DeployPolicy:
+        return self.state.policy
+
+    @property
+    def topology(self) -> Topology:
+        return self.world.topology
+
+    @property
+    def leaving(self) -> list[Region]:
+        return [self.topology.region(r) for r in self.state.regions]
+
+    @property
+    def zones(self) -> list[Zone]:
+        return [z for region in self.leaving for z in region.zones]
+
+    @property
+    def others(self) -> list[Zone]:
+        return [z for r in self.topology.regions if r.id not in self.state.regions for z in r.zones]
+
+    def job(self, zone: Zone) -> Job:
+        """A survivor's part in it, for the effects that a deploy has for one too."""
+        progress = ZoneProgress(zone.id, ZoneState.PREPARING, "", "", self.state.since)
+        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted)
+
+    async def until(
+        self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: M, doing: str
+    ) -> T | Event:
+        result = await look_until(
+            look, self.world.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s
+        )
+        if isinstance(result, Found):
+            return result.value
+        if isinstance(result, TimedOut):
+            return Event(late, evidence=f"{doing} took more than {result.seconds:.0f} s: {result.last}")
+        return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
+
+    async def wait(self, seconds: float, doing: str) -> Event | None:
+        until = self.world.clock.monotonic() + seconds
+        while (left := until - self.world.clock.monotonic()) > 0:
+            if await self.interrupted():
+                return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
+            await self.world.clock.sleep(min(self.policy.poll_s, left))
+        return None
+
+
+class RegionPerformer:
+    """Performs effects for runs of kind `region`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._gauge, self._steering = Gauge(world), Steering(world)
+        self._capacity = Capacity(self._gauge, self._steering)
+        self._effects: Mapping[str, Callable[[_Move], Awaitable[Event]]] = {
+            "admit-region": self._admit,
+            "prepare-region": self._prepare,
+            "leave-region": self._leave,
+            "empty-region": self._empty,
+            "stay-out": self._stay_out,
+            "verify-region": self._verify,
+            "return-region": self._return,
+            "settle-region": self._settle,
+        }
+
+    async def perform(self, state: RegionState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
+        """Do `effect` and say what came of it. Only StaleCarrier and Bug are raised; every other failure is an event."""
+        move = _Move(self._world, state, fence, interrupted)
+        try:
+            event = await self._effects[effect.kind](move)
+        except Refused as refused:
+            event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=f"refused by {refused.rule}: {refused.reason}")
+        except (Denied, Rejected, NoCapacity, Transient) as error:
+            told_ = f"{type(error).__name__.lower()}: {error}"
+            event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=told_)
+        level = _LEVELS.get(M(event.kind))
+        if level is not None:
+            notice = Notice(
+                level, state.run, None, f"{state.place}: {event.kind}", event.evidence, None, "failout status"
+            )
+            await self._world.notifier.notify(notice)
+        return event
+
+    async def _admit(self, move: _Move) -> Event:
+        """I2, I3: the others are sound and can carry everything. A person may skip a rule by name (I4)."""
+
+        async def look() -> Event | NotYet:
+            try:
+                loads: Mapping[str, ZoneLoad] = await self._gauge.loads(move.policy.load_window_s)
+            except Transient:
+                if "I3" not in move.state.overrides:
+                    raise
+                loads = {}
+            plan = self._rule(move, loads)
+            if isinstance(plan, Refusal):
+                return NotYet(f"refused by {plan.rule}: {plan.reason}")
+            scaled: dict[str, Json] = {z: {"from": loads[z].instances, "to": n} for z, n in plan.scale.items()}
+            args: dict[str, Json] = {"weights": dict(plan.weights), "scaled": scaled, "steps": self._steps(move, loads)}
+            return Event(M.ADMITTED, evidence=plan.arithmetic, args=args)
+
+        return await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
+
+    def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
+        topology, skipped = move.topology, move.state.overrides
+        if "I3" in skipped:
+            weights = usual_weights_without(move.state.regions, topology)
+            if not any(weights.values()):
+                return Refusal("I3", "no region would be left: with every weight 0 the DNS answers with all of them")
+            return RegionPlan(
+                weights, arithmetic="I3 is overridden: nobody has computed whether the others can carry it"
+            )
+        # A zone of the regions that leave may be as sick as it likes; each other one must be sound.
+        others = {z: load for z, load in loads.items() if z not in {x.id for x in move.zones}}
+        stay = Topology(
+            topology.service, tuple(r for r in topology.regions if r.id not in move.state.regions), topology.global_tier
+        )
+        unsound = None if "I2" in skipped else refuse_unsound_survivors("", others, stay, move.policy.gate)
+        if unsound is not None:
+            return Refusal(
+                unsound.rule, unsound.reason.replace(" may not leave", f"{move.state.place} may not leave", 1)
+            )
+        return plan_regions(
+            move.state.regions,
+            loads,
+            topology,
+            max_utilisation=move.policy.max_utilisation,
+            scale_survivors=move.policy.scale_survivors,
+        )
+
+    def _steps(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> list[Json]:
+        """I9: shares of the regions' usual part of all users, merged where too few requests would come to tell."""
+        usual = usual_weights(move.topology)
+        fair = (
+            sum(load.rps for load in loads.values()) * sum(usual[r] for r in move.state.regions) / sum(usual.values())
+        )
+        steps = ramp_steps(
+            move.policy.ramp_shares,
+            move.policy.ramp_step_s,
+            fair,
+            len(move.zones),
+            samples_min=move.policy.gate.samples_min,
+            whole_instances=False,
+        )
+        return [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in steps]
+
+    async def _prepare(self, move: _Move) -> Event:
+        """Scale the survivors, see them healthy, and ask I3 once more: minutes may have passed."""
+        for zone_id, wanted in _sizes(move.state, "to").items():
+            zone = move.topology.zone(zone_id)
+
+            async def ask(zone: Zone = zone, wanted: int = wanted) -> bool:
+                await self._world.fleet(zone).scale(zone, wanted, move.fence)
+                self._gauge.forget(zone)
+                return True
+
+            asked = await move.until(
+                ask, move.policy.prepare_timeout_s, late=M.UNPREPARED, doing=f"asking for {wanted} in {zone_id}"
+            )
+            stopped = asked if isinstance(asked, Event) else None
+            stopped = stopped or await self._capacity.await_survivor(move.job(zone), zone, wanted)
+            if stopped is not None:
+                return _translated(stopped, M.UNPREPARED)
+
+        async def look() -> Event | NotYet:
+            if "I3" in move.state.overrides:
+                return Event(M.PREPARED, evidence="I3 is overridden")
+            plan = self._rule(move, await self._gauge.loads(move.policy.load_window_s))
+            if isinstance(plan, Refusal):
+                return NotYet(f"refused by {plan.rule}: {plan.reason}")
+            if plan.scale:
+                return NotYet(f"more than what was prepared is needed by now: {plan.arithmetic}")
+            return Event(M.PREPARED, evidence=plan.arithmetic)
+
+        return await move.until(look, move.policy.admit_timeout_s, late=M.UNPREPARED, doing="preparation")
+
+    async def _leave(self, move: _Move) -> Event:
+        """Take the regions out of the DNS and wait until every name server says so and no answer of before lives on."""
+        stopped = await self._weigh(move, move.state.weights, "taking it out of the DNS")
+        ttl_s = move.topology.global_tier.ttl_s
+        return stopped or Event(M.MOVED, evidence=f"the DNS answers without it for longer than its TTL of {ttl_s:g} s")
+
+    async def _weigh(self, move: _Move, weights: Mapping[str, int], doing: str) -> Event | None:
+        """Weights are wished, made so, and then the TTL passes: always, for a crash may have hidden when they changed."""
+
+        async def look() -> bool | NotYet:
+            await self._steering.want_weights(weights, move.fence)
+            return await self._steering.until_weights(move.fence)
+
+        done = await move.until(look, move.policy.prepare_timeout_s, late=M.STUCK, doing=doing)
+        if isinstance(done, Event):
+            return done
+        return await move.wait(move.topology.global_tier.ttl_s, "waiting for the DNS TTL")
+
+    async def _empty(self, move: _Move) -> Event:
+        """Nobody is left: for as long as the TTL lasts no request comes, and none is in flight."""
+        quiet_s = max(move.topology.global_tier.ttl_s, move.policy.load_window_s)
+
+        async def look() -> Event | NotYet:
+            before = await self._gauge.tick()
+            stopped = await move.wait(quiet_s, "waiting for the last users")
+            if stopped is not None:
+                return stopped
+            after = await self._gauge.tick()
+            silent = [z.id for z in move.zones if not after[z.id].heard]
+            if silent and "I3" not in move.state.overrides:
+                return NotYet(f"no instance of {', '.join(silent)} answers its agent")
+            served = sum(window_of(before, after, z.id).requests for z in move.zones)
+            probes = [p for z in move.zones for p in await self._gauge.probe(z)]
+            in_flight = sum(p.in_flight for p in probes if p.reachable)
+            if served or in_flight:
+                return NotYet(f"{served} requests came in {quiet_s:.0f} s and {in_flight} are in flight")
+            unseen = f"; unmeasured: {', '.join(silent)} answers nobody" if silent else ""
+            return Event(M.EMPTIED, evidence=f"0 requests came in {quiet_s:.0f} s and 0 are in flight{unseen}")
+
+        doing, dead = f"emptying {move.state.place}", "I3" in move.state.overrides
+        timeout_s = min(move.policy.drain_timeout_s, 4 * quiet_s) if dead else move.policy.drain_timeout_s
+        event = await move.until(look, timeout_s, late=M.STUCK, doing=doing)
+        if event.kind == M.STUCK and dead:
+            # Overridden because it is dead: an agent that is gone with it cannot count its users.
+            return Event(M.EMPTIED, evidence=f"unmeasured: the DNS answers without it, and {event.evidence}")
+        return event
+
+    async def _stay_out(self, move: _Move) -> Event:
+        """I8: out until a person says otherwise, but not silently."""
+        began = move.state.since
+        left_s = move.policy.out_expires_s - (self._world.clock.now() - began).total_seconds()
+        stopped = await move.wait(left_s, "being out") if left_s > 0 else None
+        if stopped is not None:
+            return stopped
+        why = f"{move.state.place} is out since {began:%Y-%m-%d %H:%M:%S} UTC, longer than it may be silently (I8)"
+        return Event(M.EXPIRED, evidence=why)
+
+    async def _verify(self, move: _Move) -> Event:
+        """Before any user's request: each zone steady, each instance ready, and synthetic requests answered."""
+
+        async def sound() -> str | NotYet:
+            seen = await self._steering.seen()
+            for zone in move.zones:
+                fleet = await self._gauge.fleet(zone, anew=True)
+                ready = sum(p.reachable and p.ready for p in await self._gauge.probe(zone))
+                if not 0 < fleet.desired <= ready:
+                    return NotYet(f"{zone.id}: {ready} of {fleet.desired} ready")
+                there = seen.get(zone.id)
+                if there is None or there.placement is not Placement.STEADY or there.healthy < there.total:
+                    return NotYet(f"{zone.id}: {told(there) if there else 'nobody can say where it stands'}")
+            return f"every instance of {len(move.zones)} zones ready"
+
+        ready = await move.until(sound, move.policy.verify_timeout_s, late=M.UNHEALTHY, doing="becoming ready")
+        if isinstance(ready, Event):
+            return ready
+        lines = [ready]
+        for zone in move.zones:
+            peers = await self._gauge.peers(zone)
+            wanted = 20 * len(peers)
+            result = await self._world.agent(zone).synthesize(peers, wanted, move.policy.verify_timeout_s)
+            verdict = judge_synthetic(
+                result,
+                wanted,
+                failed_share_max=move.policy.synthetic_failed_share_max,
+                p50_max_ms=move.policy.synthetic_p50_max_ms,
+            )
+            lines.append(f"{zone.id}: {verdict.evidence}")
+            if verdict.verdict is not Verdict.HEALTHY:
+                return Event(_OF_VERDICT[verdict.verdict], evidence=lines[-1])
+        return Event(M.VERIFIED, evidence="; ".join(lines))
+
+    async def _return(self, move: _Move) -> Event:
+        """One step of the way back: a share of the regions' usual users, then a comparison with the others (I9)."""
+        share = move.state.steps[move.state.step].share if move.state.steps else 1.0
+        seconds = move.state.steps[move.state.step].seconds if move.state.steps else move.policy.ramp_step_s
+        weights = weights_at(share, move.state.weights, usual_weights(move.topology))
+        placed = await self._weigh(move, weights, f"giving {share:.0%}")
+        return placed or await self._compare(move, seconds, f"at {share:.0%}")
+
+    async def _compare(self, move: _Move, seconds: float, doing: str) -> Event:
+        """Harm ends it early; too little data doubles the time once, then a person must choose (I2)."""
+        clock = self._world.clock
+        deadline = clock.monotonic() + 2 * seconds + move.policy.verify_timeout_s
+        before = await move.until(
+            self._gauge.tick, move.policy.verify_timeout_s, late=M.INCONCLUSIVE, doing="asking the region agents"
+        )
+        if isinstance(before, Event):
+            return before
+        while clock.monotonic() < deadline:
+            stopped = await move.wait(max(move.policy.poll_s, seconds / 10), f"watching {doing}")
+            if stopped is not None:
+                return stopped
+            try:
+                after = await self._gauge.tick()
+            except Transient:
+                continue
+            if gone_between(before, after):
+                before = after
+                continue
+            mine = add(window_of(before, after, z.id) for z in move.zones)
+            theirs = add(window_of(before, after, z.id) for z in move.others)
+            watched = seconds_between(before, after, move.zones[0].id)
+            judgement = judge(mine, theirs, move.policy.gate)
+            evidence = f"{doing} for {watched:.1f} s: {judgement.evidence}"
+            if judgement.verdict is Verdict.UNHEALTHY:
+                return Event(M.UNHEALTHY, evidence=evidence)
+            if watched >= seconds and judgement.verdict is Verdict.HEALTHY:
+                return Event(M.STEP_PASSED, evidence=evidence)
+            if watched >= 2 * seconds:
+                return Event(_OF_VERDICT[judgement.verdict], evidence=evidence)
+        return Event(M.INCONCLUSIVE, evidence=f"{doing}: the region agents could not be asked for long enough")
+
+    async def _settle(self, move: _Move) -> Event:
+        """Every region has its usual weight; the survivors get the size back that they had."""
+        stopped = await self._weigh(move, usual_weights(move.topology), "putting the usual weights back")
+        for zone_id, before in _sizes(move.state, "from").items():
+            zone = move.topology.zone(zone_id)
+            stopped = stopped or await self._capacity.scale_back(move.job(zone), zone, before)
+        if stopped is not None:
+            return _translated(stopped, M.STUCK)
+        return Event(M.SETTLED, evidence="every region has its usual weight, what was scaled is undone")
+
+
+def _sizes(state: RegionState, end: str) -> dict[str, int]:
+    scaled = cast("dict[str, dict[str, int]]", state.scaled)
+    return {zone: change[end] for zone, change in scaled.items()}
+
+
+def _translated(event: Event, late: M) -> Event:
+    """A survivor's event, told as one of the regions."""
+    return Event(M.INTERRUPTED if event.kind in {E.INTERRUPTED, M.INTERRUPTED} else late, evidence=event.evidence)
