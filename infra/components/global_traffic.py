@@ -92,10 +92,12 @@ class GlobalTraffic(pulumi.ComponentResource):
             opts=me,
             **where,
         )
-        answer: dict[str, Any] = {"ttl": settings.ttl_s, "records": [front.apply(lambda f: f["address"])]}
+        answer: dict[str, Any]
         if alias:
-            target = front.apply(lambda f: {"name": f["dns_name"], "zone_id": f["zone_id"], "evaluate_target_health": False})
-            answer = {"aliases": [target]}
+            target = {key: front.apply(lambda f, k=key: f[k]) for key in ("dns_name", "zone_id")}
+            answer = {"aliases": [{"name": target["dns_name"], "zone_id": target["zone_id"], "evaluate_target_health": False}]}
+        else:
+            answer = {"ttl": settings.ttl_s, "records": [front.apply(lambda f: f["address"])]}
         aws.route53.Record(
             name,
             zone_id=zone,

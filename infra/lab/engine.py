@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ Json = dict[str, Any]
 
 
 class Maker(Protocol):
-    """Makes a resource, or only answers for it. Called from many threads, one call at a time."""
+    """Makes a resource, or only answers for it. Called from many threads at once."""
 
     def create(self, kind: str, name: str, inputs: Json) -> tuple[str, Json]: ...
 
@@ -94,7 +93,6 @@ def _execute(path: Path) -> None:
 class _Taker(mocks.Mocks):
     def __init__(self, maker: Maker, references: Mapping[str, Json]) -> None:
         self._maker, self._references = maker, references
-        self._lock = threading.Lock()
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> Json:
         return recorded.call(args.token)
@@ -105,8 +103,7 @@ class _Taker(mocks.Mocks):
             return name, {**args.inputs, "outputs": self._references[name], "secretOutputNames": []}
         if args.custom is False or args.typ.startswith("failout:"):
             return "", {}
-        with self._lock:
-            return self._maker.create(args.typ, args.name, dict(args.inputs))
+        return self._maker.create(args.typ, args.name, dict(args.inputs))
 
 
 class _Monitor(mocks.MockMonitor):

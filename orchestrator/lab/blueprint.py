@@ -36,7 +36,8 @@ class RegionBlueprint:
 class Blueprint:
     """A lab. Seconds are the lab's own: a minute of a real cloud is about a second here, and everything is a process.
 
-    `strict`: the load balancers never retry, so that a missing drain is seen by users.
+    `strict`: the load balancers never retry, so that a missing drain is seen by users. `programs`: the folder of Pulumi
+    programs that provision the lab; empty: the lab's own code does.
     """
 
     name: str = "default"
@@ -51,6 +52,7 @@ class Blueprint:
     ttl_s: int = 5
     deregistration_delay_s: int = 2
     policy: dict[str, Any] = field(default_factory=dict)
+    programs: str = ""
 
     def write(self, folder: Path) -> None:
         path = folder / "plan.json"

@@ -49,6 +49,7 @@ from orchestrator.lab.blueprint import (
 from orchestrator.lab.catalogue import SICKNESSES
 from orchestrator.lab.dataplane import DataPlane
 from orchestrator.lab.model import AGENT_PORT, FRONT_PORT
+from orchestrator.lab.programs import provision as provision_with_programs
 from orchestrator.lab.timeline import Timeline
 
 UP_TIMEOUT_S: Final = 60.0
@@ -157,6 +158,9 @@ class Daemon:
             self.down.set()
 
     def _provision(self, azure_url: str) -> dict[str, Any]:
+        if self._plan.programs:
+            folder = Path(self._plan.programs)
+            return provision_with_programs(folder, self._plan, self._octets, self._aws.endpoint, azure_url)
         documents: dict[str, dict[str, Any]] = {}
         records: list[Record] = []
         for region in self._plan.regions:
