@@ -27,7 +27,7 @@ from typing import Any, Final
 import yaml
 
 from orchestrator.core.errors import FailoutError, Rejected, Transient
-from orchestrator.lab.addresses import RegionAddresses
+from orchestrator.lab.addresses import DNS_PORT, RegionAddresses
 from orchestrator.lab.ask import ask
 from orchestrator.lab.aws import EmulatedAws, Record, Region, provision_dns, provision_region
 from orchestrator.lab.aws import RegionPlan as AwsPlan
@@ -254,9 +254,28 @@ class Daemon:
         """Every instance runs, and every front answers a request three times in a row."""
         while time.monotonic() < deadline and self._broken is None:
             running = sum(i.process == "running" for i in self.data.status().instances)
-            if running >= wanted and all([await self._fronts_answer() for _ in range(3)]):
+            if running >= wanted and await self._dns_answers() and all([await self._fronts_answer() for _ in range(3)]):
                 return True
             await asyncio.sleep(0.1)
+        return False
+
+    async def _dns_answers(self) -> bool:
+        """Every region's record is in rotation: users who come now are told where to go."""
+        import dns.asyncquery  # noqa: PLC0415
+        import dns.exception  # noqa: PLC0415
+        import dns.message  # noqa: PLC0415
+
+        query = dns.message.make_query(f"{self._plan.service}.lab.", "A")
+        wanted = {str(self._octets[r.id]) for r in self._plan.regions if r.weight > 0}
+        seen: set[str] = set()
+        for _ in range(40):
+            try:
+                answer = await dns.asyncquery.udp(query, self.dns_address, port=DNS_PORT, timeout=1.0)
+            except (OSError, dns.exception.DNSException):
+                return False
+            seen.update(str(item) for rrset in answer.answer for item in rrset)
+            if {address.split(".")[1] for address in seen} == wanted:
+                return True
         return False
 
     async def _fronts_answer(self) -> bool:
@@ -275,7 +294,7 @@ class Daemon:
             "name": self._plan.name,
             "pid": os.getpid(),
             "service": self._plan.service,
-            "dns": f"{self.dns_address}:5353",
+            "dns": f"{self.dns_address}:{DNS_PORT}",
             "strict": self._plan.strict,
             "faults": {zone: str(mode) for zone, mode in seen.faults.items()},
             "balancing": asdict(seen.balancing),
