@@ -1,7 +1,8 @@
 """What each version of the lab's service does: good ones, and ones that are sick on purpose.
 
-A version's suffix says its sickness (`v2-errors-20` serves 500 to 20 % of its requests); any other name is good. An
-instance gets its behaviour as JSON, because it runs without this package.
+A version's suffix says its sickness (`v2-errors-20` serves 500 to 20 % of its requests); any other name is good. With
+`-on-azure` behind it the version is sick on that cloud only, as when one of its images was built wrong. An instance gets
+its behaviour as JSON, because it runs without this package.
 """
 
 from __future__ import annotations
@@ -43,5 +44,9 @@ SICKNESSES = {
 }
 
 
-def behaviour_of(version: str) -> Behaviour:
-    return next((sick for suffix, sick in SICKNESSES.items() if version.endswith(suffix)), GOOD)
+def behaviour_of(version: str, cloud: str = "") -> Behaviour:
+    """What `version` does on `cloud` ("aws"); without one, where it is sick."""
+    named, _, only = version.partition("-on-")
+    if cloud and only not in ("", cloud):
+        return GOOD
+    return next((sick for suffix, sick in SICKNESSES.items() if named.endswith(suffix)), GOOD)

@@ -28,7 +28,7 @@ from orchestrator.core.errors import FailoutError
 from orchestrator.engine.glance import Glance, glance_at
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import Record, Run
-from orchestrator.lab.blueprint import Blueprint, RegionBlueprint
+from orchestrator.lab.blueprint import Blueprint, RegionBlueprint, manifest, read_blueprint
 from orchestrator.lab.client import control, raise_lab, take_down
 from orchestrator.lab.critical import read_timeline
 from orchestrator.lab.demo import DemoPlan, Traffic
@@ -148,6 +148,21 @@ class Stage:
         document["policy"].update(changes)
         self.config.write_text(yaml.safe_dump(document, sort_keys=False))
         self.settings = read_settings(self.config)
+
+    def release(self, version: str) -> None:
+        """Publish a version that the lab did not bring along."""
+        regions = read_blueprint(self.folder).regions
+        (self.folder / "releases" / f"{version}.yaml").write_text(manifest(version, regions), "utf-8")
+
+    def kill_instance(self, zone: str) -> str:
+        """SIGKILL the process of one instance of `zone`, as a machine dies; return the instance's id."""
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                if f"--zone={zone}" in words:
+                    os.kill(pid, signal.SIGKILL)
+                    return next(w for w in words if w.startswith("--instance=")).partition("=")[2]
+        raise AssertionError(f"no instance of {zone} runs")
 
     # ---- looking
 

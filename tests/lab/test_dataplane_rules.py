@@ -169,4 +169,5 @@ def test_a_versions_suffix_says_its_sickness():
     assert GOOD == behaviour_of("v2") == behaviour_of("2026-01-01.errors")
     for suffix, sickness in SICKNESSES.items():
         assert sickness == behaviour_of(f"v7{suffix}") != GOOD
+        assert (sickness, GOOD) == tuple(behaviour_of(f"v7{suffix}-on-azure", cloud) for cloud in ("azure", "aws"))
         assert sickness.boot_s == json.loads(sickness.to_json())["boot_s"]
