@@ -1,4 +1,4 @@
-"""`failout deployments list | show | pause | resume | abort | rollback`."""
+"""`failout deployments list | show | pause | resume | abort | rollback | retarget`."""
 
 from __future__ import annotations
 
@@ -82,23 +82,32 @@ def _order(kind: str, help_: str) -> None:
     @config_option
     @options
     def give(run: str, reason: str, config: Path | None, *, as_json: bool) -> None:
-        number = asyncio.run(_post(config, run, kind, reason))
-        data = {"schema": 1, "run": run, "order": number, "kind": kind}
-        told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
-        told += "   (if no process carries it: failout deploy --resume)"
-        emit(data, as_json=as_json, human=lambda: told)
+        _give(config, run, kind, reason, as_json=as_json)
 
 
-async def _post(config: Path | None, run: str, kind: str, reason: str) -> int:
+def _give(config: Path | None, run: str, kind: str, reason: str, *, as_json: bool, target: str | None = None) -> None:
+    number = asyncio.run(_post(config, run, kind, reason, target))
+    data = {"schema": 1, "run": run, "order": number, "kind": kind}
+    told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
+    told += "   (if no process carries it: failout deploy --resume)"
+    emit(data, as_json=as_json, human=lambda: told)
+
+
+async def _post(config: Path | None, run: str, kind: str, reason: str, target: str | None) -> int:
     from orchestrator.bootstrap import place_of  # noqa: PLC0415
-    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.config import ReleaseFolder, read_settings, read_topology  # noqa: PLC0415
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
     from orchestrator.operations.deploys import order  # noqa: PLC0415
+    from orchestrator.operations.planning import require_whole  # noqa: PLC0415
 
     glance(config, lambda rows, _: rows.load(run))  # An order for a run that is not there must not make a state file.
-    store = SqlStore(place_of(read_settings(find_config(config))))
+    settings = read_settings(find_config(config))
+    if target is not None:
+        require_whole(ReleaseFolder(settings.releases).get(target), read_topology(settings.topology))
+    store = SqlStore(place_of(settings))
     try:
-        return await order(store, run, kind, author=author(), reason=reason, now=datetime.now(UTC))
+        args = {"target": target} if target is not None else None
+        return await order(store, run, kind, author=author(), reason=reason, now=datetime.now(UTC), args=args)
     finally:
         store.close()
 
@@ -107,3 +116,14 @@ _order("pause", "Stop between two steps; traffic stays where it is.")
 _order("resume", "Go on after a pause, or try again after a hold.")
 _order("abort", "Bring the zone that is out back at the version it had, and end.")
 _order("rollback", "Bring every zone back to the version it had, newest first, and end.")
+
+
+@command.command()
+@click.argument("run")
+@click.option("--to", "version", required=True, help="The version that takes the place of the one being deployed.")
+@click.option("--reason", required=True, help="Why; it goes into the records.")
+@config_option
+@options
+def retarget(run: str, version: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+    """Roll another version forward over every zone, the broken one first; all gates start again (I13)."""
+    _give(config, run, "retarget", reason, as_json=as_json, target=version)

@@ -71,7 +71,7 @@ def refuse_second_deploy(first: Run) -> Refused:
         f"deploy {first.id} of {first.service} is not finished ({first.status}, by {first.author} "
         f"since {first.created_at:%Y-%m-%d %H:%M:%S} UTC)",
         zone=first.zone,
-        next_command=f"failout deployments show {first.id}",
+        next_command=f"failout deployments show {first.id}   (or: retarget {first.id} --to VERSION)",
     )
 
 

@@ -101,7 +101,7 @@ def next_command(run: Run, state: DeployState) -> str | None:
         return None
     match run.status:
         case "held":
-            return f"failout deployments resume {run.id}   (or: abort, rollback)"
+            return f"failout deployments resume {run.id}   (or: abort, rollback, retarget)"
         case "paused":
             return f"failout deployments resume {run.id}"
         case _:

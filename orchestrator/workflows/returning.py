@@ -34,9 +34,14 @@ class Returning:
 
     async def verify(self, job: Job) -> Event:
         """Before any user's request: every instance ready at the goal, then synthetic requests through the region agent."""
-        ready = await job.until(
-            lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready"
-        )
+
+        async def sound() -> str | NotYet:
+            seen = await self._sound(job)
+            if not isinstance(seen, NotYet):
+                await self._gauge.loads(job.policy.load_window_s)  # What is usual: measured, also right after a crash.
+            return seen
+
+        ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
             return ready
         wanted = job.world.releases.get(job.progress.goal).synthetic_requests
