@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,6 +18,7 @@ from orchestrator.core.deploy import DeployPolicy, OnFailure
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.release import Image, Release
+from orchestrator.core.standing import Objective
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
 TOPOLOGY_SCHEMA: Final = 1
@@ -34,6 +35,7 @@ class Settings:
     state: Path
     agent_token_file: Path
     policy: DeployPolicy
+    objective: Objective = field(default_factory=Objective)
     database: str | None = None
 
 
@@ -131,7 +133,7 @@ _SECONDS: Final = (0.0, 7 * 86400.0)
 def read_settings(path: Path) -> Settings:
     """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
     doc = _read_yaml(path)
-    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy"])
+    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective"])
     here = path.resolve().parent
     policy = read_policy(doc.sub("policy")) if "policy" in doc.values else DeployPolicy()
     return Settings(
@@ -142,6 +144,7 @@ def read_settings(path: Path) -> Settings:
         state=here / doc.text("state", ".failout"),
         agent_token_file=here / doc.text("agent_token_file", "agent.token"),
         policy=policy,
+        objective=_read_objective(doc.sub("objective")) if "objective" in doc.values else Objective(),
         database=doc.text("database") if "database" in doc.values else None,
     )
 
@@ -181,6 +184,23 @@ def _read_gate(doc: _Doc) -> GatePolicy:
         value = _limited(doc, key)
         given[key] = int(value) if isinstance(known[key].default, int) else value
     return GatePolicy(**given)
+
+
+_OBJECTIVE_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "age_days_max": (0.01, 3650.0),
+    "load_share_min": (0.0, 1.0),
+    "failed_share_max": (0.0, 1.0),
+    "peak_rps": (0.001, 1e9),
+}
+
+
+def _read_objective(doc: _Doc) -> Objective:
+    doc.only(list(_OBJECTIVE_LIMITS))
+    given: dict[str, Any] = {}
+    for key in doc.values:
+        low, high = _OBJECTIVE_LIMITS[key]
+        given[key] = float(doc.number(key, 0.0, low=low, high=high))
+    return Objective(**given)
 
 
 def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:

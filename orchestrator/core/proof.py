@@ -20,7 +20,7 @@ from orchestrator.core.topology import Topology
 BEFORE_S: Final = 120.0  # The survivors are compared with themselves over so long before the zone left.
 WATCHED_MIN: Final = 0.8  # of the time that the zone was leaving or out; less than that proves little
 _LEAVES: Final = frozenset({"drain", "evacuate"})
-_EMPTY: Final = frozenset({"drained", "evacuated"})
+_EMPTY: Final = frozenset({"drained", "evacuated", "emptied"})
 _RETURNS: Final = frozenset({"ramp", "restore", "return", "join"})
 _BACK: Final = frozenset({"joined", "rejoined", "restored", "returned"})
 _TOO_LATE: Final = frozenset({"drain-timed-out"})
@@ -47,7 +47,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A run. `ended`: it finished, or waits for a person: what is out now stays out. `versions`: zone -> (had, gets)."""
+    """A run. `ended`: it finished, or waits for a person: what is out now stays out. `versions`: zone -> (had, gets).
+
+    `steady_since`: from then until the run's first drain every zone of the service served.
+    """
 
     run: str
     service: str
@@ -55,6 +58,7 @@ class History:
     author: str
     reason: str
     began: datetime
+    steady_since: datetime
     ended: datetime | None
     steps: Sequence[Step]
     versions: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
@@ -73,6 +77,10 @@ class Outing:
     timed_out: bool = False
     admitted: Mapping[str, Json] = field(default_factory=dict)
     added: Mapping[str, Json] = field(default_factory=dict)
+
+    def until(self, history: History) -> datetime:
+        """When it stopped doing without the zone."""
+        return self.restored or self.returned or history.ended or self.emptied or self.began
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +175,18 @@ def derive(
     history: History, samples: Sequence[Sample], topology: Topology, peak_rps: float | None, failed_share_max: float
 ) -> list[Proof]:
     """Every proof of a run, oldest first. The same rows give the same proofs, so deriving twice harms nothing."""
-    found = outings(history)
-    steady = [history.began, *(o.returned for o in found if o.returned)]
-    return [
-        _proof(
-            history, outing, samples, topology, peak_rps, failed_share_max, max(t for t in steady if t <= outing.began)
-        )
-        for outing in found
-        if any(z.id == outing.zone for z in topology.zones())
-    ]
+    zones = [z.id for z in topology.zones()]
+    found = [o for o in outings(history) if o.zone in zones]
+    proofs = []
+    for outing in found:
+        until = outing.until(history)
+        out = {o.zone for o in found if o.began < until and o.until(history) > outing.began}
+        steady = [history.steady_since, *(o.returned for o in found)]
+        since = max((t for t in steady if t is not None and t <= outing.began), default=outing.began)
+        survivors = [z for z in zones if z not in out]
+        seen = _measure(outing, samples, topology, survivors, since, until)
+        proofs.append(_proof(history, outing, seen, topology, peak_rps, failed_share_max))
+    return proofs
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,18 +202,26 @@ class _Measured:
     headroom: Mapping[str, float | None]
 
 
+def _carriers(zone: str, survivors: Sequence[str], topology: Topology) -> list[str]:
+    """Those who carry a zone's load are its neighbours, or everybody where its whole region is out."""
+    neighbours = [z.id for z in topology.region_of(zone).zones if z.id in survivors]
+    return neighbours or list(survivors)
+
+
 def _measure(
-    outing: Outing, samples: Sequence[Sample], topology: Topology, steady: datetime, until: datetime
+    outing: Outing,
+    samples: Sequence[Sample],
+    topology: Topology,
+    survivors: Sequence[str],
+    steady: datetime,
+    until: datetime,
 ) -> _Measured:
-    """Those who carry the zone's load are its neighbours, or everybody where it is its whole region."""
-    region = topology.region_of(outing.zone)
-    others = {z.id: z for z in topology.zones() if z.id != outing.zone}
-    carriers = {z.id for z in region.zones if z.id in others} or set(others)
+    carriers = _carriers(outing.zone, survivors, topology)
     earlier = between(samples, max(steady, outing.began - timedelta(seconds=BEFORE_S)), outing.began)
     during = between(samples, outing.began, until)
     out = between(samples, outing.emptied or outing.began, until)
     lasted = (until - outing.began).total_seconds()
-    used = {zone: utilisation(during, zone, others[zone].rps_per_instance) for zone in others}
+    used = {zone: utilisation(during, zone, topology.zone(zone).rps_per_instance) for zone in survivors}
     return _Measured(
         before=together(earlier, carriers),
         during=together(during, carriers),
@@ -217,19 +236,17 @@ def _measure(
 def _proof(
     history: History,
     outing: Outing,
-    samples: Sequence[Sample],
+    seen: _Measured,
     topology: Topology,
     peak_rps: float | None,
     failed_share_max: float,
-    steady: datetime,
 ) -> Proof:
-    until = outing.restored or outing.returned or history.ended or outing.emptied or outing.began
-    seen = _measure(outing, samples, topology, steady, until)
     load = seen.out.rps if seen.out.seconds else _admitted_rps(outing, None)
     peak = max((p for p in (peak_rps, load) if p is not None), default=None)
     had, gets = history.versions.get(outing.zone, (None, None))
     at_admission = outing.admitted.get("version")
-    worth, evidence = _worth(outing, seen, load, topology.region_of(outing.zone).id, topology, failed_share_max)
+    carriers = _carriers(outing.zone, list(seen.headroom), topology)
+    worth, evidence = _worth(outing, seen, load, carriers, failed_share_max)
     return Proof(
         id=f"{history.run}:{outing.zone}:{outing.number}",
         service=history.service,
@@ -266,11 +283,10 @@ def _proof(
 
 
 def _worth(
-    outing: Outing, seen: _Measured, load: float | None, region: str, topology: Topology, failed_share_max: float
+    outing: Outing, seen: _Measured, load: float | None, carriers: Sequence[str], failed_share_max: float
 ) -> tuple[Worth, str]:
     """Harm makes it bad, whatever else is unknown; then anything unknown makes it weak."""
     told = _told(seen, load)
-    carriers = [z.id for z in topology.region(region).zones if z.id != outing.zone] or list(seen.headroom)
     spent = [z for z in carriers if (left := seen.headroom.get(z)) is not None and left < 0]
     compared = judge(seen.during, seen.before, GatePolicy(error_share_max=failed_share_max))
     if outing.timed_out:

@@ -194,6 +194,10 @@ class MemoryStore:
         records = [
             (record.effect.kind, record.event.kind, record.duration_s)
             for run, records in self._records.items()
+    async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
+        rows = sorted(self._runs.values(), key=lambda row: (row.created_at, row.id))
+        return {row.id: row.epoch for row in rows if not row.finished and service in (None, row.service)}
+
             if self._runs[run].service == service
             for record in records
             if record.effect and record.seq is not None

@@ -216,6 +216,9 @@ class Store(Protocol):
         """Newest first."""
 
     async def usual(self, service: str) -> Mapping[str, Usual]:
+    async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
+        """Return each run that has not ended, of one service or all, with its epoch, oldest first."""
+
         """How long each kind of effect takes, from the last 200 of it."""
 
     async def add_samples(self, service: str, samples: Sequence[Sample]) -> None: ...
