@@ -6,8 +6,9 @@ each cloud's own chain of credentials. SDKs are imported by the adapters when th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.agent.client import HttpAgent
@@ -15,6 +16,8 @@ from orchestrator.agent.main import read_token
 from orchestrator.config import ReleaseFolder, Settings, read_topology
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.region_row import RegionMachine
+from orchestrator.core.runbook_row import RunbookMachine
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.carry import Log
@@ -25,8 +28,13 @@ from orchestrator.engine.ports import Store
 from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
+from orchestrator.operations.recording import recording
+from orchestrator.operations.runbooks import BoundOperations
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
+from orchestrator.workflows.looking import Looker
+from orchestrator.workflows.region import RegionPerformer
+from orchestrator.workflows.runbook import RunbookPerformer
 from orchestrator.workflows.world import TrafficBook, World
 
 if TYPE_CHECKING:
@@ -149,13 +157,42 @@ def place_of(settings: Settings) -> Place:
 async def open_orchestrator(settings: Settings, log: Log) -> AsyncIterator[tuple[Engine, World]]:
     """Open the state exclusively, carry on what was interrupted, and hand out the engine and the world it acts on."""
     worlds: list[World] = []
+    launcher = Launcher()
 
     def assemble(store: SqlStore) -> Mapping[str, Carried]:
-        worlds.append(_world(settings, StoredTraffic(store, settings.service), log))
-        return {"deploy": Carried(DeployMachine(), DeployPerformer(worlds[0]))}
+        world = _world(settings, StoredTraffic(store, settings.service), log)
+        worlds.append(world)
+        operations = BoundOperations(world, store, settings.policy, launcher.launch)
+        return {
+            "deploy": Carried(DeployMachine(), DeployPerformer(world)),
+            "region": Carried(RegionMachine(), RegionPerformer(world)),
+            "runbook": Carried(RunbookMachine(), RunbookPerformer(world, store, settings.policy, operations)),
+        }
 
     async with open_engine(place_of(settings), assemble, log=log) as engine:
-        yield engine, worlds[0]
+        launcher.engine.set_result(engine)
+        async with recording(engine.store, worlds[0], settings.objective, log):
+            yield engine, worlds[0]
+
+
+@contextmanager
+def looker(settings: Settings, log: Log) -> Iterator[Looker]:
+    """Answers a runbook's conditions by hand; creates an empty state where there is none, and writes nothing else."""
+    store = SqlStore(place_of(settings))
+    try:
+        yield Looker(_world(settings, StoredTraffic(store, settings.service), log), store, settings.policy)
+    finally:
+        store.close()
+
+
+class Launcher:
+    """Lets a runbook's step start a run in the engine that carries the runbook; waits while that is still opening."""
+
+    def __init__(self) -> None:
+        self.engine: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+
+    async def launch(self, run: str) -> None:
+        await (await asyncio.shield(self.engine)).start_run(run)
 
 
 class ReadOnlyTraffic:

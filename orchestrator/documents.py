@@ -93,6 +93,15 @@ def parse_document(text: str, path: Path, topology: Topology | None = None) -> D
     return _Reader(path, known_places(topology) if topology else {}).read(text)
 
 
+def parse_look(text: str, topology: Topology) -> Look:
+    """One condition as a person types it: `not zone-out zone=aws/us-east-1a`. Raises Rejected with the nearest word."""
+    reader = _Reader(Path("condition"), known_places(topology))
+    look = reader.one_line_look(_Value(1, text=text))
+    if look is None or reader.problems:
+        raise Rejected("; ".join(p.text for p in reader.problems))
+    return look
+
+
 def known_places(topology: Topology) -> Mapping[Type, Sequence[str]]:
     """What a zone, a region or a cloud may be called in this topology."""
     return {
@@ -246,7 +255,7 @@ class _Reader:
         if given.items is None:
             self.bad(given.line, "'preconditions' must be a list of conditions")
             return ()
-        looks = (self._one_line_look(item) for item in given.items)
+        looks = (self.one_line_look(item) for item in given.items)
         return tuple(look for look in looks if look is not None)
 
     def _parts(self, lines: Sequence[str], start: int) -> tuple[str | Step, ...]:
@@ -308,7 +317,7 @@ class _Reader:
             self.unknown(keys["level"].line, "level", level, LEVELS)
         timeout = self._seconds(keys, "timeout")
         return {
-            "when": self._one_line_look(keys["when"]) if "when" in keys else None,
+            "when": self.one_line_look(keys["when"]) if "when" in keys else None,
             "timeout_s": STEP_TIMEOUT_S if timeout is None else timeout,
             "on_failure": OnFailure(on_failure) if on_failure else OnFailure.STOP,
             "goto": goto.strip(),
@@ -380,7 +389,7 @@ class _Reader:
                 self.unknown(line, "parameter", name, self.parameters)
         return found
 
-    def _one_line_look(self, value: _Value) -> Look | None:
+    def one_line_look(self, value: _Value) -> Look | None:
         """`not zone-out zone=$zone`"""
         negated, told = _negation(value.text or "")
         name, *rest = told.split() or [""]

@@ -19,6 +19,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "init": ("init", "Write a commented failout.yaml to start from."),
     "lab": ("lab", "Raise, break, heal and take down labs: emulated clouds over real processes."),
     "plan": ("plan", "Say what a deploy would do: order, weights, capacity, estimate. Changes nothing."),
+    "region": ("region", "Move the users of a whole region elsewhere, and back in steps."),
+    "runbook": ("runbook", "Read, check and run runbooks: documents that people read and Failout executes."),
     "sim": ("sim", "Run the shipped code through seeded, simulated histories and check the invariants."),
     "status": ("status", "Show what is going on, zone by zone."),
     "topology": ("topology", "Show the clouds, regions and zones of the service."),

@@ -52,12 +52,18 @@ def human_run(run: dict[str, Any]) -> str:
     doing = run["doing"]
     if doing:
         late = f", longer than usual (p75 {seconds(doing['p75_s'])})" if doing["late"] else ""
-        lines.append(f"  now: {doing['effect']} {doing['zone']} for {seconds(doing['seconds'])}{late}")
+        lines.append(f"  now: {doing['effect']} {doing['zone'] or ''} for {seconds(doing['seconds'])}{late}")
+    if run["kind"] == "region":
+        lines.append(f"  {run['course']}: {run['note']}")
+    if run["kind"] == "runbook":
+        steps = [(s["name"], s["state"], s["evidence"]) for s in run["steps"]]
+        lines.append(table(steps, ("step", "state", "evidence")))
     rows = [
         (z["zone"], z["state"], f"{z['from_version']} -> {z['to_version']}", _progress(z), z["note"])
         for z in run["zones"]
     ]
-    lines.append(table(rows, ("zone", "state", "version", "step", "evidence")))
+    if rows:
+        lines.append(table(rows, ("zone", "state", "version", "step", "evidence")))
     if run["next_command"]:
         lines.append(f"next: {run['next_command']}")
     return "\n".join(lines)

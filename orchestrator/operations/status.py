@@ -10,6 +10,7 @@ from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import parse
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run, Usual
+from orchestrator.operations.described import describe_region, describe_runbook
 
 SCHEMA = 1
 
@@ -43,22 +44,31 @@ def nothing_yet(service: str) -> dict[str, Any]:
 
 
 def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any]:
-    """One run as it is shown everywhere."""
-    state = parse(run.state)
+    """One run as it is shown everywhere; what only its kind has comes from where that kind is described."""
     ended = run.finished_at or now
-    return {
+    common: dict[str, Any] = {
         "run": run.id,
         "kind": run.kind,
         "status": run.status,
-        "target": state.target,
-        "course": str(state.course),
-        "reason": state.reason or run.reason,
         "author": run.author,
         "started": run.created_at.isoformat(),
         "ended": run.finished_at.isoformat() if run.finished_at else None,
         "seconds": round((ended - run.created_at).total_seconds(), 1),
         "trouble": run.trouble,
         "doing": _doing(run, usual, now),
+        "zones": [],
+    }
+    if run.kind == "runbook":
+        return common | describe_runbook(run)
+    return common | (describe_region(run) if run.kind == "region" else _describe_deploy(run, now))
+
+
+def _describe_deploy(run: Run, now: datetime) -> dict[str, Any]:
+    state = parse(run.state)
+    return {
+        "target": state.target,
+        "course": str(state.course),
+        "reason": state.reason or run.reason,
         "zones": [_zone(state, z.zone, now) for z in state.zones],
         "next_command": next_command(run, state),
     }

@@ -1,0 +1,93 @@
+"""Starting a run and waiting for it: carried in this process, or by `failout serve` where that has the state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.common import seconds
+
+if TYPE_CHECKING:
+    from orchestrator.config import Settings
+    from orchestrator.core.topology import Topology
+    from orchestrator.engine.carry import Log
+    from orchestrator.engine.ports import Run, Store
+
+Begin = Callable[["Store", "Topology"], Awaitable["Run"]]
+Enough = Callable[["Run", bool], bool]  # the run, and whether an order waits for it
+SILENCE_S = 2.0
+
+
+def run_name(kind: str) -> str:
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+async def carry_until(settings: Settings, log: Log, begin: Begin, enough: Enough, *, quiet: bool) -> Run:
+    """Begin a run (or find it), see to it that it is carried, and return it once it is over or `enough`."""
+    from orchestrator.bootstrap import open_orchestrator, place_of  # noqa: PLC0415
+    from orchestrator.config import read_topology  # noqa: PLC0415
+    from orchestrator.engine.place import Served  # noqa: PLC0415
+    from orchestrator.engine.store import SqlStore  # noqa: PLC0415
+
+    try:
+        async with open_orchestrator(settings, log) as (engine, world):
+            run = await begin(engine.store, world.topology)
+            await engine.start_run(run.id)
+            log("carrying", run=run.id, evidence=run.reason)
+            ending = asyncio.create_task(engine.await_run(run.id))
+            try:
+                return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet)
+            finally:
+                ending.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await ending
+    except Served:
+        store = SqlStore(place_of(settings))
+        try:
+            run = await begin(store, read_topology(settings.topology, settings.service))
+            log("following", run=run.id, evidence="`failout serve` carries it")
+            return await _wait(store, run.id, enough, log, None, quiet=quiet)
+        finally:
+            store.close()
+
+
+async def _wait(
+    store: Store, run_id: str, enough: Enough, log: Log, ending: asyncio.Task[Run] | None, *, quiet: bool
+) -> Run:
+    told = time.monotonic()
+    while True:
+        run = await store.load(run_id)
+        waits = bool((await store.pending(run_id)).orders)
+        if run.finished or enough(run, waits):
+            return run
+        if ending is not None and ending.done():
+            return ending.result()  # What its carrier gave up with is raised here.
+        if not quiet and time.monotonic() - told >= SILENCE_S:
+            told = time.monotonic()
+            _progress(run, log)
+        await asyncio.sleep(0.1)
+
+
+def _progress(run: Run, log: Log) -> None:
+    if run.effect is None:
+        log("waiting", run=run.id, evidence=f"the run is {run.status}")
+        return
+    took = (datetime.now(UTC) - run.updated_at).total_seconds()
+    log(f"{run.effect.kind}…", run=run.id, evidence=f"for {seconds(took)}")
+
+
+async def with_store(settings: Settings, act: Callable[[Store], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `act` gives
+    """Do one small thing on the rows, whoever carries the runs."""
+    from orchestrator.bootstrap import place_of  # noqa: PLC0415
+    from orchestrator.engine.store import SqlStore  # noqa: PLC0415
+
+    store = SqlStore(place_of(settings))
+    try:
+        return await act(store)
+    finally:
+        store.close()

@@ -1,0 +1,68 @@
+"""What a list or `status` shows of runs that are no deploys. Reads rows only, and imports little: status has half a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.region import Phase
+from orchestrator.core.region_row import parse as parse_region
+from orchestrator.core.runbook import RunbookState, RunbookStatus
+from orchestrator.core.runbook_row import parse as parse_runbook
+from orchestrator.core.script import command_of
+from orchestrator.engine.ports import Run
+
+
+def describe_region(run: Run) -> dict[str, Any]:
+    """What a list or `status` shows of it beyond what every run has."""
+    state = parse_region(run.state)
+    step = state.steps[min(state.step, len(state.steps) - 1)].share if state.steps else None
+    return {
+        "target": state.place,
+        "course": str(state.phase),
+        "reason": state.reason or run.reason,
+        "note": state.note,
+        "regions": list(state.regions),
+        "weights": dict(state.weights),
+        "share": step if state.phase is Phase.RETURNING else None,
+        "next_command": None if run.finished else f"failout region return {state.regions[0]}",
+    }
+
+
+def describe_runbook(run: Run) -> dict[str, Any]:
+    """What a list or `status` shows of it beyond what every run has."""
+    state = parse_runbook(run.state)
+    return {
+        "target": state.runbook,
+        "course": state.title,
+        "reason": state.reason or run.reason,
+        "parameters": dict(state.parameters),
+        "digest": state.digest,
+        "steps": steps_told(state),
+        "next_command": next_command(run, state),
+    }
+
+
+def steps_told(state: RunbookState) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": step.name,
+            "kind": str(step.kind),
+            "state": "now" if i == state.at and p.state == "pending" else str(p.state),
+            "tries": p.visits,
+            "command": command_of(step, state.runbook),
+            "evidence": p.evidence,
+        }
+        for i, (step, p) in enumerate(zip(state.steps, state.progress, strict=True))
+    ]
+
+
+def next_command(run: Run, state: RunbookState) -> str | None:
+    if run.finished:
+        return None
+    match state.status:
+        case RunbookStatus.WAITING:
+            return f"failout runbook approve {run.id}   (or: deny)"
+        case RunbookStatus.HELD:
+            return f"failout runbook resume {run.id} --retry   (or: skip, abort)"
+        case _:
+            return f"failout runbook resume {run.id}"

@@ -1,0 +1,100 @@
+"""Moving the users of whole regions elsewhere and back: starting it, and telling a run that is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, cast
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.region import M, Phase, begin
+from orchestrator.core.region_row import dump, parse
+from orchestrator.core.topology import Topology
+from orchestrator.engine.ports import Run, Store
+
+OVERRIDABLE: Final = ("I1", "I2", "I3")
+
+
+def regions_of(topology: Topology, region: str | None, cloud: str | None) -> tuple[str, ...]:
+    """One region, or all of a cloud. Raises NotFound, or Rejected when neither or both are named."""
+    if (region is None) is (cloud is None):
+        raise Rejected("name either a REGION or --cloud CLOUD")
+    if region is not None:
+        return (topology.region(region).id,)
+    found = tuple(r.id for r in topology.regions if r.cloud == cloud)
+    if not found:
+        known = ", ".join(sorted({r.cloud for r in topology.regions}))
+        raise NotFound(f"no cloud {cloud!r} in service {topology.service}; its clouds are {known}")
+    return found
+
+
+async def start_evacuation(
+    store: Store,
+    topology: Topology,
+    policy: DeployPolicy,
+    regions: Sequence[str],
+    *,
+    run: str,
+    author: str,
+    reason: str,
+    now: datetime,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """Create the run that takes the regions out, or tell the one that is bringing them back to take them out again.
+
+    A freeze does not stop it (I14). A deploy that has a zone out is suspended: its zone comes back first (I1). Raises
+    Refused while other regions are on the move.
+    """
+    wrong = [rule for rule in overrides if rule not in OVERRIDABLE]
+    if wrong:
+        raise Rejected(f"{wrong[0]!r} cannot be overridden here; known: {', '.join(OVERRIDABLE)}")
+    service = topology.service
+    other = await unfinished_move(store, service)
+    act = f"region evacuate {' '.join(regions)}" + (f", overriding {', '.join(overrides)}" if overrides else "")
+    if other is not None:
+        state = parse(other.state)
+        if set(state.regions) != set(regions):
+            why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
+            raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
+        await store.append_audit(author, act, reason, f"run {other.id} told", now)
+        if state.phase not in {Phase.ASKING, Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT}:
+            await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now)
+        return other
+    state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
+    made = await store.create_run(run, service, "region", dump(state), "active", author=author, reason=reason, now=now)
+    await store.append_audit(author, act, reason, f"run {run} started", now)
+    await _make_way(store, service, run, author=author, reason=reason, now=now)
+    return made
+
+
+async def _make_way(store: Store, service: str, run: str, *, author: str, reason: str, now: datetime) -> None:
+    """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
+    for lease in await store.leases(service):
+        holder = await store.load(lease.run)
+        row = cast("Mapping[str, Any]", holder.state)
+        drill = holder.kind != "deploy" and row.get("ask", {}).get("asker") == "drill"
+        kind = "suspend" if holder.kind == "deploy" else "restore" if drill else None
+        if kind is not None:
+            await store.post_order(holder.id, kind, author=author, reason=f"{reason} (run {run})", now=now)
+
+
+async def order_return(
+    store: Store, topology: Topology, regions: Sequence[str], *, author: str, reason: str, now: datetime
+) -> Run:
+    """Tell the run that has these regions out to bring them back. Raises NotFound when none has."""
+    run = await unfinished_move(store, topology.service)
+    if run is None or set(parse(run.state).regions) != set(regions):
+        raise NotFound(f"{' and '.join(regions)} is not out: no run has evacuated it")
+    kind = M.RESUME if parse(run.state).phase is Phase.HELD_SETTLING else M.RETURN
+    await store.post_order(run.id, kind, author=author, reason=reason, now=now)
+    await store.append_audit(author, f"region return {' '.join(regions)}", reason, f"run {run.id} told", now)
+    return run
+
+
+async def unfinished_move(store: Store, service: str) -> Run | None:
+    """The one run that has regions out or on the move."""
+    for run in await store.runs(service, 500):
+        if run.kind == "region" and not run.finished:
+            return run
+    return None

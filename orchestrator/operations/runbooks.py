@@ -1,0 +1,269 @@
+"""Runbooks: finding and starting them, answering them, and the use case behind each operation that a step may call."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import orchestrator
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.region import Phase
+from orchestrator.core.region_row import parse as parse_region
+from orchestrator.core.runbook import ORDERS, begin
+from orchestrator.core.runbook_row import dump
+from orchestrator.core.script import Runbook
+from orchestrator.core.topology import Topology
+from orchestrator.documents import Document, known_places, read_document, reason_value_is_wrong
+from orchestrator.engine.ports import Run, Store
+from orchestrator.operations.deploys import order, start_deploy
+from orchestrator.operations.planning import make_plan
+from orchestrator.operations.regions import order_return, regions_of, start_evacuation
+from orchestrator.workflows.runbook import Call, Outcome
+from orchestrator.workflows.world import World
+
+SHIPPED: Final = Path(orchestrator.__file__).parent / "runbooks"
+_DEPLOY_ORDERS: Final = {"pause": "paused", "resume": "", "abort": "aborted", "rollback": "rolled-back"}
+
+
+def find_runbooks(own: Path | None, topology: Topology | None) -> dict[str, Document]:
+    """Every runbook by id: those that come with Failout, and those in the folder `own`, which come first."""
+    found: dict[str, Document] = {}
+    for folder in (SHIPPED, own):
+        if folder is None or not folder.is_dir():
+            continue
+        for path in sorted(folder.glob("*.md")):
+            if path.name != "README.md":
+                found[path.stem] = read_document(path, topology)
+    return found
+
+
+def find_runbook(name: str, own: Path | None, topology: Topology | None) -> Document:
+    """By id, or by the path of a file. Raises NotFound with the nearest one."""
+    if name.endswith(".md") or "/" in name:
+        return read_document(Path(name), topology)
+    known = find_runbooks(own, topology)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        raise NotFound(f"there is no runbook {name!r}; {hint}")
+    return known[name]
+
+
+def require_values(runbook: Runbook, given: Mapping[str, str], topology: Topology) -> None:
+    """Every value is of its type, and every place is there. Raises Rejected."""
+    known = known_places(topology)
+    for parameter in runbook.parameters:
+        if parameter.name not in given:
+            continue
+        why = reason_value_is_wrong(parameter.type, given[parameter.name], known)
+        if why:
+            raise Rejected(f"--param {parameter.name}: {why}")
+
+
+async def start_runbook(
+    store: Store,
+    topology: Topology,
+    document: Document,
+    given: Mapping[str, str],
+    *,
+    run: str,
+    author: str,
+    reason: str,
+    now: datetime,
+) -> Run:
+    """Create the run. Raises Rejected when the document or a parameter is wrong; preconditions are its first steps."""
+    runbook = document.require()
+    require_values(runbook, given, topology)
+    state = begin(runbook, run, topology.service, given)
+    made = await store.create_run(
+        run, topology.service, "runbook", dump(state), str(state.status), author=author, reason=reason, now=now
+    )
+    told = " ".join(f"{k}={v}" for k, v in state.parameters.items())
+    await store.append_audit(author, f"runbook run {runbook.id} {told}".rstrip(), reason, f"run {run} started", now)
+    return made
+
+
+async def order_runbook(store: Store, run: str, kind: str, *, author: str, reason: str, now: datetime) -> int:
+    """approve, deny, pause, resume, skip, abort. Raises Rejected when the run is none of a runbook, or has ended."""
+    if kind not in ORDERS:
+        near = difflib.get_close_matches(kind, [str(o) for o in ORDERS], n=1)
+        raise Rejected(f"{kind!r} is no order" + (f"; did you mean {near[0]!r}?" if near else ""))
+    found = await store.load(run)
+    if found.kind != "runbook":
+        raise Rejected(f"run {run} is a {found.kind}, no runbook")
+    number = await store.post_order(run, kind, author=author, reason=reason, now=now)
+    await store.append_audit(author, f"runbook {kind} {run}", reason, f"order {number}", now)
+    return number
+
+
+async def unfinished_runbook(store: Store, service: str) -> Run:
+    """The newest one that has not ended. Raises NotFound."""
+    for run in await store.runs(service):
+        if run.kind == "runbook" and not run.finished:
+            return run
+    raise NotFound(f"no runbook of {service} is unfinished; start one with `failout runbook run NAME`")
+
+
+Launch = Callable[[str], Awaitable[None]]
+
+
+class BoundOperations:
+    """core.script.OPERATIONS, each bound to its use case. `launch` sees to it that a run that was begun is carried."""
+
+    def __init__(self, world: World, store: Store, policy: DeployPolicy, launch: Launch) -> None:
+        self._world, self._store, self._policy, self._launch = world, store, policy, launch
+        self._bound: Mapping[str, Callable[[Call], Awaitable[Run | Outcome]]] = {
+            "status": self._status,
+            "plan": self._plan,
+            "deploy": self._deploy,
+            **{f"deployments {kind}": self._deployments for kind in _DEPLOY_ORDERS},
+            "region evacuate": self._evacuate,
+            "region evacuate --cloud": self._evacuate,
+            "region return": self._return,
+            "region return --cloud": self._return,
+        }
+
+    @property
+    def bound(self) -> frozenset[str]:
+        return frozenset(self._bound)
+
+    async def begin(self, call: Call) -> Run | Outcome:
+        try:
+            operation = self._bound[call.step.text]
+        except KeyError:
+            raise Bug(f"nothing performs the operation {call.step.text!r}") from None
+        came = await operation(call)
+        if isinstance(came, Run) and not came.finished:
+            await self._launch(came.id)
+        return came
+
+    async def judge(self, call: Call, run: Run) -> Outcome | None:
+        """The end of the run that was begun, or the rest that the operation asks for."""
+        verb = call.step.text.split()[1] if " " in call.step.text else ""
+        if run.kind == "region":
+            waits = bool((await self._store.pending(run.id)).orders)
+            return None if waits else _of_region(run, leaving=verb == "evacuate")
+        if verb in {"pause", "resume"}:
+            pending = await self._store.pending(run.id)
+            told = Outcome(run.status != "held", f"deploy {run.id} is {run.status}")
+            return None if any(o.kind == verb for o in pending.orders) else told
+        if run.finished:
+            wanted = _DEPLOY_ORDERS.get(verb) or "succeeded"
+            return Outcome(run.status == wanted, f"deploy {run.id}: {run.status}{_why(run)}")
+        held = run.status == "held" and not (await self._store.pending(run.id)).orders
+        return Outcome(False, f"deploy {run.id} is held for a person{_why(run)}") if held else None
+
+    async def _begun(self, call: Call) -> Run | None:
+        """What an earlier try of this step began: unfinished, or begun under this very marker."""
+        try:
+            return await self._store.load(call.marker)
+        except NotFound:
+            pass
+        for visit in range(call.visit - 1, 0, -1):
+            earlier = Call(call.step, call.run, call.runbook, call.author, visit)
+            try:
+                run = await self._store.load(earlier.marker)
+            except NotFound:
+                continue
+            return None if run.finished else run
+        return None
+
+    async def _deploy(self, call: Call) -> Run:
+        begun = await self._begun(call)
+        return begun or await start_deploy(
+            self._store,
+            self._world,
+            self._policy,
+            call.step.args["version"],
+            run=call.marker,
+            author=call.author,
+            reason=call.reason,
+            now=self._world.clock.now(),
+        )
+
+    async def _deployments(self, call: Call) -> Run | Outcome:
+        kind, service = call.step.text.split()[1], self._world.topology.service
+        deploys = [r for r in await self._store.runs(service) if r.kind == "deploy"]
+        named = call.step.args.get("run")
+        run = next((r for r in deploys if (r.id == named if named else not r.finished)), None)
+        for candidate in [run] if run else deploys[:1]:
+            if await self._ordered(candidate, call):
+                return candidate  # Ordered before a crash; it may even have ended meanwhile.
+        if run is None:
+            return Outcome(False, f"no deploy of {service} is unfinished")
+        now = self._world.clock.now()
+        await order(self._store, run.id, kind, author=call.author, reason=call.reason, now=now)
+        await self._store.append_audit(call.author, f"deployments {kind} {run.id}", call.reason, "ordered", now)
+        return run
+
+    async def _ordered(self, run: Run, call: Call) -> bool:
+        pending = (await self._store.pending(run.id)).orders
+        events = await self._store.events(run.id)
+        return any(call.marker in o.reason for o in pending) or any(call.marker in e.event.evidence for e in events)
+
+    def _regions(self, call: Call) -> Sequence[str]:
+        return regions_of(self._world.topology, call.step.args.get("region"), call.step.args.get("cloud"))
+
+    async def _evacuate(self, call: Call) -> Run:
+        begun = await self._begun(call)
+        return begun or await start_evacuation(
+            self._store,
+            self._world.topology,
+            self._policy,
+            self._regions(call),
+            run=call.marker,
+            author=call.author,
+            reason=call.reason,
+            now=self._world.clock.now(),
+            overrides=[o for o in call.step.args.get("override", "").split(",") if o],
+        )
+
+    async def _return(self, call: Call) -> Run | Outcome:
+        for run in await self._store.runs(self._world.topology.service):
+            if run.kind == "region" and await self._ordered(run, call):
+                return run
+        return await order_return(
+            self._store,
+            self._world.topology,
+            self._regions(call),
+            author=call.author,
+            reason=call.reason,
+            now=self._world.clock.now(),
+        )
+
+    async def _status(self, _: Call) -> Outcome:
+        service = self._world.topology.service
+        runs = [r for r in await self._store.runs(service) if not r.finished and r.kind != "runbook"]
+        told = [f"{r.kind} {r.id} is {r.status}" for r in runs]
+        told += [f"{x.zone} is out since {x.since:%H:%M:%S} UTC" for x in await self._store.leases(service)]
+        told += [f"{s.name} is on: {s.reason}" for s in await self._store.switches() if s.on]
+        return Outcome(True, "; ".join(told) or "nothing is going on")
+
+    async def _plan(self, call: Call) -> Outcome:
+        usual = await self._store.usual(self._world.topology.service)
+        plan = await make_plan(self._world, self._policy, call.step.args["version"], usual)
+        told = "; ".join(plan.refusals) or f"nothing speaks against it; about {plan.estimate_s:.0f} s"
+        return Outcome(not plan.refusals, told)
+
+
+def _why(run: Run) -> str:
+    row = run.state
+    reason = row.get("reason") if isinstance(row, dict) else None
+    return f": {reason}" if reason else ""
+
+
+def _of_region(run: Run, *, leaving: bool) -> Outcome | None:
+    state = parse_region(run.state)
+    told = f"{state.place} is {state.phase}: {state.reason if run.status == 'held' else state.note}"
+    if run.status == "held":
+        return Outcome(False, told)
+    if leaving:
+        return Outcome(state.phase is Phase.OUT, told) if state.phase is Phase.OUT or run.finished else None
+    if run.finished:
+        return Outcome(state.phase in {Phase.RETURNED, Phase.CALLED_OFF}, told)
+    # A region that proved sick on its way back went out again by itself.
+    return Outcome(False, told) if state.phase is Phase.OUT else None
