@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.traffic import DesiredTraffic, Placement, ZoneTraffic
+from orchestrator.ports import Peer
 
 
 def text_of(value: Json | Mapping[str, Json]) -> str:
@@ -60,3 +61,11 @@ def traffic_of(text: str, version: int, fence: int) -> DesiredTraffic:
     data: dict[str, Any] = json.loads(text)
     zones = {zone: ZoneTraffic(Placement(t["placement"]), t["share"]) for zone, t in data["zones"].items()}
     return DesiredTraffic(version, fence, zones, data["region_weights"])
+
+
+def peers_text(peers: Sequence[Peer]) -> str:
+    return text_of([[peer.id, peer.address] for peer in peers])
+
+
+def peers_of(text: str) -> list[Peer]:
+    return [Peer(*row) for row in json.loads(text)]

@@ -22,7 +22,7 @@ from orchestrator.core.samples import Sample, disjoint
 from orchestrator.core.samples import parse as parse_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger
-from orchestrator.engine.codec import day_text, effect_of, event_of, instant_text, traffic_of
+from orchestrator.engine.codec import day_text, effect_of, event_of, instant_text, peers_of, traffic_of
 from orchestrator.engine.place import Place, sqlite_errors
 from orchestrator.engine.ports import (
     EVERY_SERVICE,
@@ -35,8 +35,9 @@ from orchestrator.engine.ports import (
     Switch,
     Usual,
 )
+from orchestrator.ports import Peer
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 
@@ -149,6 +150,11 @@ class Glance:
         """Newest first."""
         sql = "SELECT proof FROM proofs WHERE service = :service ORDER BY at DESC, id DESC LIMIT :limit"
         return [parse_proof(json.loads(text)) for (text,) in self._query(sql, {"service": service, "limit": limit})]
+
+    def peers(self, service: str, zone: str) -> Sequence[Peer]:
+        sql = "SELECT peers FROM peers WHERE service = :service AND zone = :zone"
+        rows = self._query(sql, {"service": service, "zone": zone})
+        return peers_of(rows[0][0]) if rows else []
 
     def peak_rps(self, service: str, since: datetime) -> float | None:
         """The most requests a second since that day."""

@@ -27,6 +27,8 @@ from orchestrator.engine.codec import (
     effect_text,
     event_of,
     event_text,
+    peers_of,
+    peers_text,
     text_of,
     traffic_of,
     traffic_text,
@@ -44,6 +46,7 @@ from orchestrator.engine.ports import (
     SwitchName,
     Usual,
 )
+from orchestrator.ports import Peer
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class MemoryStore:
         self._audit: list[AuditEntry] = []
         self._samples: list[tuple[str, datetime, str]] = []
         self._proofs: dict[str, tuple[str, datetime, str]] = {}
+        self._peers: dict[tuple[str, str], str] = {}
         self._peaks: dict[tuple[str, str], float] = {}
 
     async def create_run(
@@ -190,14 +194,14 @@ class MemoryStore:
         found = [await self.load(run) for run, row in self._runs.items() if service in (None, row.service)]
         return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)[:limit]
 
-    async def usual(self, service: str) -> Mapping[str, Usual]:
-        records = [
-            (record.effect.kind, record.event.kind, record.duration_s)
-            for run, records in self._records.items()
     async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         rows = sorted(self._runs.values(), key=lambda row: (row.created_at, row.id))
         return {row.id: row.epoch for row in rows if not row.finished and service in (None, row.service)}
 
+    async def usual(self, service: str) -> Mapping[str, Usual]:
+        records = [
+            (record.effect.kind, record.event.kind, record.duration_s)
+            for run, records in self._records.items()
             if self._runs[run].service == service
             for record in records
             if record.effect and record.seq is not None
@@ -228,6 +232,12 @@ class MemoryStore:
     async def proofs(self, service: str, limit: int = 2000) -> Sequence[Proof]:
         found = [parse_proof(json.loads(text)) for s, _, text in self._proofs.values() if s == service]
         return newest_first(found)[:limit]
+
+    async def save_peers(self, service: str, zone: str, peers: Sequence[Peer]) -> None:
+        self._peers[service, zone] = peers_text(peers)
+
+    async def peers(self, service: str, zone: str) -> Sequence[Peer]:
+        return peers_of(self._peers[service, zone]) if (service, zone) in self._peers else []
 
     async def note_peak(self, service: str, rps: float, now: datetime) -> None:
         key = service, day_text(now)

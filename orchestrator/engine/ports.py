@@ -16,6 +16,7 @@ from orchestrator.core.machine import Effect, Event, Json, Order
 from orchestrator.core.proof import Proof
 from orchestrator.core.samples import Sample
 from orchestrator.core.traffic import DesiredTraffic
+from orchestrator.ports import Peer
 
 SwitchName = Literal["freeze", "kill"]
 EVERY_SERVICE = "*"  # A switch of this service holds for all of them.
@@ -215,10 +216,10 @@ class Store(Protocol):
     async def runs(self, service: str | None = None, limit: int = 50) -> Sequence[Run]:
         """Newest first."""
 
-    async def usual(self, service: str) -> Mapping[str, Usual]:
     async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         """Return each run that has not ended, of one service or all, with its epoch, oldest first."""
 
+    async def usual(self, service: str) -> Mapping[str, Usual]:
         """How long each kind of effect takes, from the last 200 of it."""
 
     async def add_samples(self, service: str, samples: Sequence[Sample]) -> None: ...
@@ -233,6 +234,11 @@ class Store(Protocol):
 
     async def proofs(self, service: str, limit: int = 2000) -> Sequence[Proof]:
         """Newest first."""
+
+    async def save_peers(self, service: str, zone: str, peers: Sequence[Peer]) -> None:
+        """Remember where the instances of a zone are, for the day when its cloud does not answer (I10)."""
+
+    async def peers(self, service: str, zone: str) -> Sequence[Peer]: ...
 
     async def note_peak(self, service: str, rps: float, now: datetime) -> None:
         """Remember the most requests a second of each day."""

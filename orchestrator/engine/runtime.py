@@ -73,8 +73,12 @@ class Engine:
         service: str | None,
         *,
         shared: bool,
+        retries: bool,
     ) -> None:
-        """Carry runs of `service` (None: of all). `shared`: other executors use the same database."""
+        """Carry runs of `service` (None: of all). `shared`: other executors use the same database.
+
+        Without `retries`, whoever waits here for a run whose carrier gave up is told, and decides.
+        """
         self.store = store
         self.service = service
         self.carrier = f"{socket.gethostname()}:{os.getpid()}"
@@ -83,6 +87,8 @@ class Engine:
         self._clock = clock
         self._log = log
         self._shared = shared
+        self._retries = retries
+        self._started: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: dict[str, Exception] = {}
         self._usurped = False
@@ -150,6 +156,8 @@ class Engine:
 
     def _may_try(self, run_id: str) -> bool:
         """At once the first time, then ever more slowly."""
+        if run_id in self._started and not self._retries:
+            return False
         now, (not_before, waited_s) = time.monotonic(), self._again.get(run_id, (0.0, RETRY_S[0] / 2))
         if now < not_before:
             return False
@@ -178,6 +186,7 @@ class Engine:
         if known and known[0].status not in _ALIVE:
             await DBOS.delete_workflow_async(name)  # It ended before it could claim the run.
         self._failures.pop(run_id, None)
+        self._started.add(run_id)
         with SetWorkflowID(name):
             await DBOS.enqueue_workflow_async(self.queue, self._workflow, run_id)
 
@@ -263,7 +272,9 @@ async def _launched(
         raise Served("`failout serve` carries the runs of this database")
     name = EMBEDDED if place.folder else executor or f"{socket.gethostname()}:{os.getpid()}"
     DBOS(config=_config(url, name))
-    engine = Engine(store, assemble(store), clock, log, service, shared=not place.folder)
+    engine = Engine(
+        store, assemble(store), clock, log, service, shared=not place.folder, retries=serving or not place.folder
+    )
     DBOS.listen_queues([engine.queue])
     with contextlib.ExitStack() as stack:
         if not place.folder:
@@ -274,8 +285,7 @@ async def _launched(
             DBOS.launch()  # From within the running loop: DBOS then runs every `carry` on this loop.
             await engine.forget_ended()
             await engine.resume_all()
-            if serving or not place.folder:
-                watching = asyncio.create_task(engine.watch())
+            watching = asyncio.create_task(engine.watch())
             yield engine
         finally:
             if watching:

@@ -170,6 +170,15 @@ peaks = Table(
     Column("rps", Float, nullable=False),
 )
 
+# Where the instances of each zone were seen last: an evacuation asks no cloud for them (I10).
+peers = Table(
+    "peers",
+    _metadata,
+    Column("service", Text, primary_key=True),
+    Column("zone", Text, primary_key=True),
+    Column("peers", Text, nullable=False),
+)
+
 Upgrade = Callable[[Connection], None]
 
 
@@ -177,8 +186,12 @@ def _add_measures(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[samples, proofs, peaks])
 
 
+def _add_peers(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[peers])
+
+
 # From version N to N + 1.
-UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures}
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers}
 
 
 def prepare(connection: Connection, upgrades: Mapping[int, Upgrade] = UPGRADES, target: int = SCHEMA_VERSION) -> None:

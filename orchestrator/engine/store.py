@@ -41,10 +41,11 @@ from orchestrator.core.samples import Sample
 from orchestrator.core.samples import dump as dump_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger, schema
-from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, text_of, traffic_text
+from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, peers_text, text_of, traffic_text
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.place import KEEPALIVE, Place, sqlite_failure
 from orchestrator.engine.ports import Advance, AuditEntry, Lease, Run, SwitchName
+from orchestrator.ports import Peer
 
 _CREATION_LOCK: Final = 0x6661696C6F7574  # Two processes that find an empty PostgreSQL database take turns.
 _SETUP_LOCK: Final = _CREATION_LOCK + 1
@@ -128,6 +129,7 @@ class SqlStore:
     samples = _read(Glance.samples)
     proofs = _read(Glance.proofs)
     peak_rps = _read(Glance.peak_rps)
+    peers = _read(Glance.peers)
 
     @_threaded
     def create_run(
@@ -284,6 +286,15 @@ class SqlStore:
         rows = [{"id": p.id, "service": p.service, "at": instant_text(p.last)} for p in proofs]
         with self._transaction() as connection:
             connection.execute(put, [r | {"proof": text_of(dump_proof(p))} for r, p in zip(rows, proofs, strict=True)])
+
+    @_threaded
+    def save_peers(self, service: str, zone: str, peers: Sequence[Peer]) -> None:
+        put = text(
+            "INSERT INTO peers (service, zone, peers) VALUES (:service, :zone, :peers) "
+            "ON CONFLICT (service, zone) DO UPDATE SET peers = excluded.peers"
+        )
+        with self._transaction() as connection:
+            connection.execute(put, {"service": service, "zone": zone, "peers": peers_text(peers)})
 
     @_threaded
     def note_peak(self, service: str, rps: float, now: datetime) -> None:
