@@ -225,12 +225,11 @@ class GlobalSettings:
 
 def load(kind: type[T], config: pulumi.Config) -> T:
     """Read the whole configuration of a stack into `kind`. Raises SettingsError."""
-    names = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     given: dict[str, Any] = {}
-    for name in names:
-        text = config.get(name)
-        if text is not None:
-            given[name] = text if typing.get_type_hints(kind)[name] is str else config.require_object(name)
+    for name, hint in typing.get_type_hints(kind).items():
+        value = config.get(name) if hint is str else config.get_object(name)
+        if value is not None:
+            given[name] = value
     return parse(kind, given, config.name)
 
 
