@@ -57,6 +57,16 @@ def refuse_second_zone_out(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal |
     return None
 
 
+def refuse_absent_survivors(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal | None:
+    """I2: what the agents call ready carries nothing until its load balancer sends users there. Zero are not all."""
+    absent = [
+        f"{z} takes traffic on {s.taking} of {s.total} instances"
+        for z, s in sorted(seen.items())
+        if z != zone and (s.total == 0 or min(s.taking, s.healthy) < s.total)
+    ]
+    return Refusal("I2", f"{zone} may not leave: {', '.join(absent)}") if absent else None
+
+
 def refuse_unsound_survivors(
     zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, gate: GatePolicy
 ) -> Refusal | None:

@@ -182,10 +182,16 @@ def _members(truth: RegionTruth, pool: str) -> int:
 
 
 def _weights(truth: RegionTruth, share: float) -> dict[str, int]:
-    """Weights that give each instance on the ramp `share` of what one in `steady` gets."""
-    steady, ramp = float(_members(truth, STEADY_POOL)), _members(truth, RAMP_POOL) * share
-    scale = WEIGHT_MAX / max(steady, ramp, 1.0)
-    return {STEADY_POOL: round(steady * scale), RAMP_POOL: round(ramp * scale)}
+    """Weights that give each instance on the ramp `share` of what one in `steady` gets, as exact as 0..999 allows."""
+    steady, ramp = _members(truth, STEADY_POOL), _members(truth, RAMP_POOL)
+    if not ramp or share <= 0.0:
+        return {STEADY_POOL: 100, RAMP_POOL: 0}
+    if not steady:
+        return {STEADY_POOL: 0, RAMP_POOL: 100}
+    ratio = Fraction(share).limit_denominator(10_000) * ramp / steady
+    nearest = min(ratio, 1 / ratio).limit_denominator(WEIGHT_MAX)
+    low, high = nearest.numerator, nearest.denominator
+    return {STEADY_POOL: high, RAMP_POOL: low} if ratio <= 1 else {STEADY_POOL: low, RAMP_POOL: high}
 
 
 def _ramp_share(truth: RegionTruth) -> float | None:

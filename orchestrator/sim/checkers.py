@@ -180,7 +180,7 @@ class CarriesTheLoad(Checker):
         if used > self.max_utilisation + SLACK:
             if above is None or used > above.worst + SLACK:
                 since_s = above.since_s if above and not above.excused else world.now_s
-                above = _Overuse(since_s, used, excused=world.disturbed_at_s >= world.now_s - DETECT_S)
+                above = _Overuse(since_s, used, excused=self._excused(world, zone, used))
                 self._above[zone_id] = above
         elif above is None or whole or not above.excused:
             self._tell(world, zone, above)
@@ -189,6 +189,13 @@ class CarriesTheLoad(Checker):
             return
         if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s:
             self._tell(world, zone, above)
+
+    def _excused(self, world: World, zone: ZoneTruth, used: float) -> bool:
+        """Something has just befallen the world, or a neighbour has had to carry as much for that reason."""
+        if world.disturbed_at_s >= world.now_s - DETECT_S:
+            return True
+        others = [self._above[z.zone.id] for z in zone.region.zones if z is not zone and z.zone.id in self._above]
+        return any(above.excused and above.worst >= used - SLACK for above in others)
 
     def _tell(self, world: World, zone: ZoneTruth, above: _Overuse | None) -> None:
         """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""

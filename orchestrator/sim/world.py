@@ -211,7 +211,14 @@ class World:
         if target.changing is healthy and not target.draining:
             target.healthy, target.changing = healthy, None
             target.proven = target.proven or healthy
+            self._recovers(box)
+            box.lost_to_fault = box.lost_to_fault and not healthy
             self.touch(box.zone.region)
+
+    def _recovers(self, box: Box) -> None:
+        """What a fault took comes back by itself: nobody is to blame for what that changes."""
+        if box.lost_to_fault:
+            self.disturbed_at_s = self.now_s
 
     # Instances ------------------------------------------------------------------------------------------------------
 
@@ -233,7 +240,6 @@ class World:
         self.count(box.zone.region)
         box.life, box.listening, box.ready, box.admitted = Life.BOOTING, False, False, True
         box.incarnation += 1
-        box.lost_to_fault = False
         box.requests = box.slow_requests = box.errors = 0.0
         self.probe(box)
         self.touch(box.zone.region)
@@ -246,6 +252,7 @@ class World:
         behaviour = self.versions[box.version]
         box.life, box.listening = Life.RUNNING, behaviour.boots
         self.note("booted", box.id, version=box.version)
+        self._recovers(box)
         self.probe(box)
         self.touch(box.zone.region)
         self.scheduler.after(self.physics.ready_s, lambda: self._ready(box, incarnation))
@@ -349,7 +356,7 @@ class World:
             self.scheduler.after(delay_s, lambda: self._relaunch(zone, box, generation))
             return
         self.stop(box, life=Life.DEAD)
-        box.version = zone.model
+        box.version, box.lost_to_fault = zone.model, False
         box.targets[BACKEND_POOL].proven = False
         self.boot(box)
         self.scheduler.after(self.physics.boot_s, lambda: self._check_replaced(zone, generation))

@@ -13,6 +13,7 @@ from orchestrator.core.guards import (
     Refusal,
     ZoneLoad,
     plan_capacity,
+    refuse_absent_survivors,
     refuse_second_zone_out,
     refuse_unsound_survivors,
 )
@@ -92,6 +93,7 @@ class Capacity:
         loads = await self._gauge.loads(policy.load_window_s)
         seen = await self._steering.seen()
         refusal = refuse_second_zone_out(job.zone.id, seen)
+        refusal = refusal or refuse_absent_survivors(job.zone.id, seen)
         refusal = refusal or refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate)
         plan = refusal or plan_capacity(
             job.zone.id,

@@ -70,9 +70,7 @@ class Returning:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
         at = min(job.progress.step, len(job.progress.steps) - 1)
         step, last = job.progress.steps[at], at == len(job.progress.steps) - 1
-        loads = await job.until(
-            lambda: self._fit(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="being fit to return"
-        )
+        loads = await self._until_fit(job)
         if isinstance(loads, Event):
             return loads
         expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
@@ -82,8 +80,22 @@ class Returning:
         placed = await self._place(job, step)
         return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}")
 
+    async def _until_fit(self, job: Job) -> Mapping[str, ZoneLoad] | Event:
+        """I2: its own instances must be sound, else it goes back. What ails the region only makes it wait for a person.
+
+        To send a sound zone away because another one cannot be measured would take from the survivors what they need.
+        """
+        sound = await job.until(
+            lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="being fit to return"
+        )
+        if isinstance(sound, Event):
+            return sound
+        return await job.until(
+            lambda: self._fit(job), job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="being welcome back"
+        )
+
     async def _fit(self, job: Job) -> Mapping[str, ZoneLoad] | NotYet:
-        """I2, I3 before restoring: every instance ready at the goal, and the region carries its load with the zone back."""
+        """I3 before restoring: the region carries its load with the zone back."""
         sound = await self._sound(job)
         if isinstance(sound, NotYet):
             return sound

@@ -139,7 +139,7 @@ async def not_drained(_: object, job: Any) -> Event:
 
 
 MUTATIONS: dict[str, tuple[Scenario, ModuleType, dict[str, object]]] = {
-    "I1": (BY_HAND, capacity, {"refuse_second_zone_out": lambda *_: None}),
+    "I1": (BY_HAND, capacity, dict.fromkeys(("refuse_second_zone_out", "refuse_absent_survivors"), lambda *_: None)),
     "I2": (LIAR, returning, {"judge_fleet": fine, "judge_synthetic": fine, "judge": fine}),
     "I3": (HEAVY, capacity, {"plan_capacity": lambda *_, **__: CapacityPlan()}),
     "I9": (good_deploy(), capacity, {"ramp_steps": lambda *_, **__: (RampStep(1.0, 4.0, 100),)}),
