@@ -137,9 +137,11 @@ class LiveTable:
         elapsed = time.monotonic() - self._began
         if not run:
             return Text(f"{elapsed:5.1f} s  {moment.text}  {_counts(moment)}")
+        # A narrow terminal loses columns, never the names of zones.
+        columns = [name for name, width in _COLUMNS.items() if self._live.console.width >= width]
         grid = Table(box=None, padding=(0, 2, 0, 0))
-        for name in ("zone", "state", "version", "share", "in flight", "errors", "p99"):
-            grid.add_column(name, justify="left" if name in {"zone", "state", "version"} else "right")
+        for name in columns:
+            grid.add_column(name, justify="left" if name in {"zone", "state", "version"} else "right", no_wrap=True)
         last = (traffic or {}).get("last", {})
         sent = sum(z["ok"] + z["failed"] for z in last.get("by_zone", {}).values()) or 1
         flights = _in_flight(moment)
@@ -148,27 +150,31 @@ class LiveTable:
             count = seen["ok"] + seen["failed"]
             done = zone["state"] == "done"
             style = "green" if done else "dim" if zone["state"] == "waiting" else "bold yellow"
-            grid.add_row(
-                zone["zone"],
-                Text(zone["state"] + _share(zone), style),
-                zone["to_version"] if done else zone["from_version"],
-                f"{count / sent:.0%}",
-                str(flights.get(zone["zone"], 0)),
-                f"{seen['failed'] / count:.2%}" if count else "-",
-                f"{seen['p99_ms']:.0f} ms" if seen["p99_ms"] else "-",
-            )
+            cells: dict[str, Any] = {
+                "zone": zone["zone"],
+                "state": Text(zone["state"] + _share(zone), style),
+                "version": zone["to_version"] if done else zone["from_version"],
+                "share": f"{count / sent:.0%}",
+                "in flight": str(flights.get(zone["zone"], 0)),
+                "errors": f"{seen['failed'] / count:.2%}" if count else "-",
+                "p99": f"{seen['p99_ms']:.0f} ms" if seen["p99_ms"] else "-",
+            }
+            grid.add_row(*(cells[name] for name in columns))
         share = _progress(run)
+        bar = Table.grid(expand=True)
+        bar.add_row(ProgressBar(total=1.0, completed=share))  # on its own it does not end its line
         eta = run["seconds"] / share * (1 - share) if share > 0.05 else None  # noqa: PLR2004 - too early to tell before
         told = f"{_counts(moment)}   {run['status']}   {seconds(run['seconds'])}"
         told += f"   about {seconds(eta)} left" if eta is not None and not run["ended"] else ""
         return Group(
             Text(f"failout demo: v2 over v1 under {_rate(last)}"),
             grid,
-            ProgressBar(total=1.0, completed=share),
+            bar,
             Text(told),
         )
 
 
+_COLUMNS = {"zone": 0, "state": 0, "share": 40, "version": 50, "p99": 60, "errors": 70, "in flight": 80}
 _ORDER = (
     "waiting",
     "preparing",
