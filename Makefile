@@ -24,8 +24,8 @@ demo: $(READY)
 	@$(BIN)/failout demo $(ARGS)
 
 check: $(READY)
-	$(BIN)/ruff check orchestrator tests benchmarks
-	$(BIN)/ruff format --check orchestrator tests benchmarks
+	$(BIN)/ruff check orchestrator tests benchmarks docs
+	$(BIN)/ruff format --check orchestrator tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/tidy

@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import FailoutError, Refused
+from orchestrator.core.errors import FailoutError, Refused, Transient
 
 if TYPE_CHECKING:
     import click
@@ -31,7 +31,8 @@ def run(args: list[str]) -> int:
     debug = "--debug" in args
     try:
         code = _run(args)
-        sys.stdout.flush()  # Here, where its failure is still told in one line.
+        if sys.stdout is not None:  # None: started with its output closed
+            sys.stdout.flush()  # Here, where its failure is still told in one line.
     except click.UsageError as error:
         _say(_usage(error))
         return USAGE
@@ -51,8 +52,10 @@ def run(args: list[str]) -> int:
         _tell(error)
         return error.exit_code
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} and not debug:
             _discard_output()
+            _say(f"cannot write: {error.strerror}; free some space, then run it again")
+            return Transient.exit_code
         if debug:
             raise
         _say(f"unexpected {type(error).__name__}: {error}; run it again with --debug")
@@ -71,7 +74,8 @@ def _run(args: list[str]) -> int:
 
 
 def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.UsageError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -44,8 +43,7 @@ async def carry_until(settings: Settings, log: Log, begin: Begin, enough: Enough
                 return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet)
             finally:
                 ending.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await ending
+                await asyncio.gather(ending, return_exceptions=True)
     except Served:
         store = SqlStore(place_of(settings))
         try:

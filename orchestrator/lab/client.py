@@ -92,7 +92,9 @@ def control(folder: Path, path: str, body: dict[str, str] | None = None) -> dict
         with urllib.request.urlopen(request, timeout=5) as reply:
             answer: dict[str, Any] = json.load(reply)
     except urllib.error.HTTPError as error:
-        raise Rejected(str(json.load(error).get("error"))) from None
+        told = json.load(error)
+        kind = NotFound if told.get("exit_code") == NotFound.exit_code else Rejected
+        raise kind(str(told.get("error"))) from None
     except OSError as error:
         raise Transient(f"lab {folder.name} does not answer: {error}") from error
     return answer
