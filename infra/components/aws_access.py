@@ -103,6 +103,12 @@ def orchestrator_statements(
             "Resource": instance_role,
             "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         },
+        {
+            "Sid": "AskWhatItMayDo",
+            "Effect": "Allow",
+            "Action": "iam:SimulatePrincipalPolicy",
+            "Resource": f"arn:aws:iam::{account}:role/{service}-orchestrator",
+        },
     ]
 
 
