@@ -86,6 +86,13 @@ class Topology:
         known = ", ".join(z.id for z in self.zones())
         raise NotFound(f"no zone {zone_id!r} in service {self.service}; its zones are {known}")
 
+    def zones_at(self, place: str) -> tuple[Zone, ...]:
+        """The zones of a lease's place: a zone, or regions joined by `+`. Raises NotFound."""
+        regions = {region.id: region for region in self.regions}
+        if all(part in regions for part in place.split("+")):
+            return tuple(zone for part in place.split("+") for zone in regions[part].zones)
+        return (self.zone(place),)
+
     def region_of(self, zone_id: str) -> Region:
         for region in self.regions:
             if any(z.id == zone_id for z in region.zones):

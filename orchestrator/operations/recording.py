@@ -177,9 +177,10 @@ class Recorder:
             for zone in {run.zone, known.zone if known else None} - {None}:
                 if known is None or known.seq != run.seq:
                     whole = known is None or known.zone != run.zone or run.effect is None or run.effect.kind == "drain"
-                    region = self._world.topology.region_of(cast("str", zone))
-                    for changed in region.zones if whole else [self._world.topology.zone(cast("str", zone))]:
-                        self._gauge.forget(changed)
+                    topology, place = self._world.topology, cast("str", zone)
+                    for moved in topology.zones_at(place):
+                        for changed in topology.region_of(moved.id).zones if whole else [moved]:
+                            self._gauge.forget(changed)
 
     async def _measure(self, *, busy: bool) -> None:
         try:
