@@ -175,9 +175,10 @@ def refuse_overload_on_return(
     A return that lowers the survivors' utilisation is never refused for a load that rose meanwhile: staying out would be worse.
     """
     region = topology.region_of(zone)
-    if any(z.id not in loads for z in region.zones):
-        return Refusal("I3", f"the load of {region.id} is unmeasured, so nobody can say what {zone} would carry")
-    load = sum(loads[z.id].rps for z in region.zones)
+    if zone not in loads:
+        return Refusal("I3", f"{zone} is unmeasured, so nobody can say what it would carry")
+    # A neighbour in which no instance answers carries nothing: it may not keep a sound zone from coming back.
+    load = sum(loads[z.id].rps for z in region.zones if z.id in loads)
     capacity = _capacity_rps(topology, loads, region.id, without=None)
     used = _utilisation(load, capacity)
     used_without = _utilisation(load, _capacity_rps(topology, loads, region.id, without=zone))

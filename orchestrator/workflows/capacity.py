@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from math import floor
-from typing import cast
+from typing import TypeAlias, cast
 
 from orchestrator.core.deploy import E
+from orchestrator.core.errors import Denied, Rejected, Transient
 from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
@@ -56,6 +58,13 @@ class _Prepared:
         }
 
 
+_Ruled: TypeAlias = Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]
+
+
+def overridden(refusal: Refusal) -> str:
+    return f"{refusal.rule} is overridden: {refusal.reason}"
+
+
 class Capacity:
     """The effects before a zone leaves and after it is back: admit, prepare, settle."""
 
@@ -70,42 +79,59 @@ class Capacity:
             fleet = await self._gauge.fleet(job.zone, anew=True)
             if await self._is_there(job, fleet):
                 return job.event(E.ALREADY_THERE, f"all {fleet.desired} instances run {job.progress.goal}")
-            ruled = await self._rule(job)
-            if isinstance(ruled, Refusal):
-                return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
-            plan, loads = ruled
-            prepared = _Prepared({}, {}).with_plan(plan, loads)
-            steps = self._steps(job, loads)
-            measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
-            versions = {i.version for i in fleet.instances}
-            ran = versions.pop() if len(versions) == 1 else None
-            return job.event(
-                E.ADMITTED,
-                plan.arithmetic,
-                {"undo": prepared.row(), "steps": steps, "loads": cast("Json", measured), "version": ran},
-            )
+            return await self.grant(job, fleet)
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")
 
-    async def _rule(self, job: Job) -> Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]:
-        """Put every guard to the test, on what is measured now (I4: on the state after the change)."""
+    async def grant(self, job: Job, fleet: FleetSeen) -> Event | NotYet:
+        """One look at every guard: what must be prepared before the zone may leave, or why it may not."""
+        ruled = await self._rule(job)
+        if isinstance(ruled, Refusal):
+            return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
+        plan, loads = ruled
+        prepared = _Prepared({}, {}).with_plan(plan, loads)
+        measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
+        versions = {i.version for i in fleet.instances}
+        ran = versions.pop() if len(versions) == 1 else None
+        args: dict[str, Json] = {"undo": prepared.row(), "steps": self.steps(job, loads), "version": ran}
+        return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
+
+    async def _rule(self, job: Job) -> _Ruled:
+        """Put every guard to the test, on what is measured now (I4: on the state after the change).
+
+        A rule that a person has overridden is put to the test too, so that what it would have said is told.
+        """
         topology, policy = job.world.topology, job.policy
         loads = await self._gauge.loads(policy.load_window_s)
         seen = await self._steering.seen()
-        refusal = refuse_second_zone_out(job.zone.id, seen)
-        refusal = refusal or refuse_absent_survivors(job.zone.id, seen)
-        refusal = refusal or refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate)
-        plan = refusal or plan_capacity(
+        waived = []
+        for refusal in (
+            refuse_second_zone_out(job.zone.id, seen),
+            refuse_absent_survivors(job.zone.id, seen),
+            refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate),
+        ):
+            if refusal is not None and refusal.rule not in job.overrides:
+                return refusal
+            waived += [overridden(refusal)] if refusal else []
+        plan = self._plan(job, loads)
+        if isinstance(plan, Refusal):
+            return plan
+        return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads
+
+    def _plan(self, job: Job, loads: Mapping[str, ZoneLoad]) -> CapacityPlan | Refusal:
+        plan = plan_capacity(
             job.zone.id,
             loads,
-            topology,
-            max_utilisation=policy.max_utilisation,
-            scale_survivors=policy.scale_survivors,
+            job.world.topology,
+            max_utilisation=job.policy.max_utilisation,
+            scale_survivors=job.policy.scale_survivors,
         )
-        return plan if isinstance(plan, Refusal) else (plan, loads)
+        if isinstance(plan, Refusal) and plan.rule in job.overrides:
+            return CapacityPlan(arithmetic=overridden(plan))
+        return plan
 
-    def _steps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> list[Json]:
-        fair_rps = sum(loads[z.id].rps for z in job.region.zones) / len(job.region.zones)
+    def steps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> list[Json]:
+        fair_rps = sum(loads[z.id].rps for z in job.region.zones if z.id in loads) / len(job.region.zones)
         steps = ramp_steps(
             job.policy.ramp_shares,
             job.policy.ramp_step_s,
@@ -144,6 +170,37 @@ class Capacity:
                 await self._steering.want_zone(survivor, STEADY, job.fence)
 
         stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
+        return stopped or await self._see_prepared(job, prepared, lambda: self._rule(job))
+
+    async def relieve(self, job: Job) -> Event:
+        """I3 after an evacuation: the zone is out already, and what a drain would have prepared is made up for.
+
+        Its own scaling is frozen if its cloud answers; nothing waits for that.
+        """
+        prepared = _Prepared.of(job.progress.undo)
+
+        async def ask() -> None:
+            for zone_id, (_, wanted) in prepared.scale.items():
+                survivor = job.world.topology.zone(zone_id)
+                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
+                self._gauge.forget(survivor)
+
+        async def rule() -> _Ruled:
+            out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
+            loads = {**await self._gauge.loads(job.policy.load_window_s), job.zone.id: out}
+            plan = self._plan(job, loads)
+            return plan if isinstance(plan, Refusal) else (plan, loads)
+
+        stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
+        ready = stopped or await self._see_prepared(job, prepared, rule)
+        if ready.kind == E.PREPARED:
+            with contextlib.suppress(Transient, Denied, Rejected):
+                await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
+        return ready
+
+    async def _see_prepared(self, job: Job, prepared: _Prepared, rule: Callable[[], Awaitable[_Ruled]]) -> Event:
+        """Wait until what was asked for is there; then ask again whether it suffices."""
+        stopped = None
         for zone_id, (_, wanted) in prepared.scale.items():
             stopped = stopped or await self.await_survivor(job, job.world.topology.zone(zone_id), wanted)
         if prepared.weights and stopped is None:
@@ -152,7 +209,7 @@ class Capacity:
             return stopped
 
         async def look() -> Event | NotYet:
-            ruled = await self._rule(job)
+            ruled = await rule()
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
             plan, loads = ruled

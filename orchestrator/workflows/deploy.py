@@ -55,7 +55,7 @@ class DeployPerformer:
         if effect.zone is None:
             raise Bug(f"effect {effect.kind} names no zone")
         zone = self._world.topology.zone(effect.zone)
-        job = Job(self._world, zone, state.zone(effect.zone), state.policy, fence, interrupted)
+        job = Job(self._world, zone, state.zone(effect.zone), state.policy, fence, interrupted, state.overrides)
         try:
             event = await self._effects[effect.kind](job)
         except Refused as refused:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from enum import StrEnum
+from typing import Protocol, TypeVar
 
-from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
+from orchestrator.core.deploy import DeployPolicy, E
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Region, Zone
+from orchestrator.core.traffic import RampStep
 from orchestrator.ports import Clock, Fence
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
 from orchestrator.workflows.world import World
@@ -16,16 +18,39 @@ from orchestrator.workflows.world import World
 T = TypeVar("T")
 
 
+class Progress(Protocol):
+    """What effects read of where a zone stands, whoever took it out: a deploy's ZoneProgress, an OutingState."""
+
+    @property
+    def goal(self) -> str: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def steps(self) -> tuple[RampStep, ...]: ...
+
+    @property
+    def first(self) -> bool: ...
+
+    @property
+    def undo(self) -> Mapping[str, Json]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`fence` is checked right before every write; `interrupted` says that a person's order waits."""
+    """`fence` is checked right before every write; `interrupted` says that the machine would do something else by now.
+
+    `overrides`: rules that a person has overridden by name (I4); exactly these are skipped, and the evidence says so.
+    """
 
     world: World
     zone: Zone
-    progress: ZoneProgress
+    progress: Progress
     policy: DeployPolicy
     fence: Fence
     interrupted: Interrupted
+    overrides: tuple[str, ...] = ()
 
     @property
     def region(self) -> Region:
@@ -40,11 +65,11 @@ class Job:
         """The other zones of the region: they carry its load while the zone is out."""
         return [z for z in self.region.zones if z.id != self.zone.id]
 
-    def event(self, kind: E, evidence: str, args: Mapping[str, Json] | None = None) -> Event:
+    def event(self, kind: StrEnum, evidence: str, args: Mapping[str, Json] | None = None) -> Event:
         return Event(kind, self.zone.id, evidence, args or {})
 
     async def until(
-        self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: E, doing: str
+        self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: StrEnum, doing: str
     ) -> T | Event:
         """Look until it is so; the value, or the Event that says it was interrupted or came too late."""
         result = await look_until(look, self.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s)
@@ -54,7 +79,7 @@ class Job:
             return self.event(late, f"{doing} took more than {result.seconds:.0f} s: {result.last}")
         return self.event(E.INTERRUPTED, f"{doing} was interrupted")
 
-    async def do(self, act: Callable[[], Awaitable[object]], *, late: E, doing: str) -> Event | None:
+    async def do(self, act: Callable[[], Awaitable[object]], *, late: StrEnum, doing: str) -> Event | None:
         """Do one idempotent thing, again while its cloud is only slow or throttled; None when it is done."""
 
         async def look() -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from orchestrator.core.deploy import E
-from orchestrator.core.errors import Transient
+from orchestrator.core.errors import NotFound, Transient
 from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
 from orchestrator.core.health import Verdict, add, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event
+from orchestrator.core.release import Release
 from orchestrator.core.traffic import STEADY, RampStep, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
@@ -44,7 +45,7 @@ class Returning:
         ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
             return ready
-        wanted = job.world.releases.get(job.progress.goal).synthetic_requests
+        wanted = self._synthetic_requests(job)
         usual_ms = self._gauge.usual_p50_ms(without=job.zone.id)
         limits = [job.policy.synthetic_p50_max_ms]
         limits += [usual_ms + job.policy.gate.p50_added_max_ms] if usual_ms else []
@@ -60,6 +61,13 @@ class Returning:
         return await job.until(
             synthetic, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="sending synthetic requests"
         )
+
+    def _synthetic_requests(self, job: Job) -> int:
+        """As its manifest says; a zone may come back with a version that never was deployed from here."""
+        try:
+            return job.world.releases.get(job.progress.goal).synthetic_requests
+        except NotFound:
+            return Release(job.progress.goal, ()).synthetic_requests
 
     async def _sound(self, job: Job) -> str | NotYet:
         expected = (await self._gauge.fleet(job.zone)).desired
@@ -91,10 +99,10 @@ class Returning:
         if isinstance(sound, Event):
             return sound
         return await job.until(
-            lambda: self._fit(job), job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="being welcome back"
+            lambda: self.fit(job), job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="being welcome back"
         )
 
-    async def _fit(self, job: Job) -> Mapping[str, ZoneLoad] | NotYet:
+    async def fit(self, job: Job) -> Mapping[str, ZoneLoad] | NotYet:
         """I3 before restoring: the region carries its load with the zone back."""
         sound = await self._sound(job)
         if isinstance(sound, NotYet):
@@ -103,12 +111,14 @@ class Returning:
         refusal = refuse_overload_on_return(
             job.zone.id, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
         )
-        return NotYet(f"refused by {refusal.rule}: {refusal.reason}") if refusal else loads
+        if refusal is None or refusal.rule in job.overrides:
+            return loads
+        return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
 
     def _fair_rps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> float:
         """The zone's fair part of its region's load; where it is the whole region, of the service's by weight."""
         if job.neighbours:
-            return sum(loads[z.id].rps for z in job.region.zones) / len(job.region.zones)
+            return sum(loads[z.id].rps for z in job.region.zones if z.id in loads) / len(job.region.zones)
         weights = sum(region.weight for region in job.world.topology.regions)
         return sum(load.rps for load in loads.values()) * job.region.weight / weights
 
