@@ -28,11 +28,14 @@ from orchestrator.engine.ports import Store
 from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
+from orchestrator.operations.expiry import Expiries
+from orchestrator.operations.page import reporting
 from orchestrator.operations.recording import recording
 from orchestrator.operations.runbooks import BoundOperations
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.looking import Looker
+from orchestrator.workflows.reconcile import OneAtATime, Reconciler
 from orchestrator.workflows.region import RegionPerformer
 from orchestrator.workflows.runbook import RunbookPerformer
 from orchestrator.workflows.world import TrafficBook, World
@@ -67,7 +70,7 @@ def _world(settings: Settings, book: TrafficBook, log: Log) -> World:
     return World(
         topology=topology,
         fleets=fleets,
-        traffics=traffics,
+        traffics={cloud: OneAtATime(traffic) for cloud, traffic in traffics.items()},
         global_tier=_global_tier(topology),
         agents=agents,
         clock=SystemClock(),
@@ -154,8 +157,14 @@ def place_of(settings: Settings) -> Place:
 
 
 @asynccontextmanager
-async def open_orchestrator(settings: Settings, log: Log) -> AsyncIterator[tuple[Engine, World]]:
-    """Open the state exclusively, carry on what was interrupted, and hand out the engine and the world it acts on."""
+async def open_orchestrator(
+    settings: Settings, log: Log, *, serving: bool = False, executor: str | None = None
+) -> AsyncIterator[tuple[Engine, World]]:
+    """Open the state, carry on what was interrupted, and hand out the engine and the world it acts on.
+
+    Meanwhile traffic is kept as its document says, and zones that stay out for too long are told (I8). `serving` and
+    `executor` are open_engine's.
+    """
     worlds: list[World] = []
     launcher = Launcher()
 
@@ -169,10 +178,37 @@ async def open_orchestrator(settings: Settings, log: Log) -> AsyncIterator[tuple
             "runbook": Carried(RunbookMachine(), RunbookPerformer(world, store, settings.policy, operations)),
         }
 
-    async with open_engine(place_of(settings), assemble, log=log) as engine:
+    opened = open_engine(
+        place_of(settings),
+        assemble,
+        log=log,
+        executor=executor,
+        service=settings.service,
+        serving=serving,
+        out_expires_s=settings.policy.out_expires_s,
+    )
+    async with opened as engine:
         launcher.engine.set_result(engine)
-        async with recording(engine.store, worlds[0], settings.objective, log):
+        ended = reporting(engine.store.glance, settings.state)
+        async with (
+            recording(engine.store, worlds[0], settings.objective, log, ended),
+            _keeping(engine, worlds[0], settings),
+        ):
             yield engine, worlds[0]
+
+
+@asynccontextmanager
+async def _keeping(engine: Engine, world: World, settings: Settings) -> AsyncIterator[None]:
+    store, service = engine.store, settings.service
+    reconciler = Reconciler(world, store, lambda: store.unfinished(service), engine.carrier, engine.counts)
+    expiries = Expiries(store, world.notifier, service, settings.policy, engine.carrier)
+    tasks = [asyncio.create_task(reconciler.forever()), asyncio.create_task(expiries.forever(world.clock))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from orchestrator.core.deploy import DeployPolicy, OnFailure
+from orchestrator.core.deploy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.release import Image, Release
@@ -157,7 +157,9 @@ def read_policy(doc: _Doc) -> DeployPolicy:
             case "gate":
                 given[key] = _read_gate(doc.sub(key))
             case "on_failure":
-                given[key] = _one_of(doc, key, [str(o) for o in OnFailure])
+                given[key] = OnFailure(_one_of(doc, key, [str(o) for o in OnFailure]))
+            case "on_expiry":
+                given[key] = OnExpiry(_one_of(doc, key, [str(o) for o in OnExpiry]))
             case "scale_survivors":
                 if not isinstance(value, bool):
                     doc.fail(key, f"{key!r} must be true or false, not {value!r}")
@@ -166,8 +168,6 @@ def read_policy(doc: _Doc) -> DeployPolicy:
                 given[key] = _shares(doc, key)
             case _:
                 given[key] = _limited(doc, key)
-    if "on_failure" in given:
-        given["on_failure"] = OnFailure(given["on_failure"])
     return DeployPolicy(**given)
 
 

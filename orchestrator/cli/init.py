@@ -33,6 +33,7 @@ POLICY = {
     "synthetic_failed_share_max": "share of synthetic requests that may fail, 0..1",
     "synthetic_p50_max_ms": "their median, milliseconds",
     "out_expires_s": "I8: a zone that is out for longer is told to a person",
+    "on_expiry": "what follows then: hold (the run waits for a person) | restore (the zone comes back, the run ends)",
     "gate": "the health gate: a returning zone against the survivors",
 }
 GATE = {

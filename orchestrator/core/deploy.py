@@ -46,6 +46,13 @@ class OnFailure(StrEnum):
     ROLLBACK_ALL = "rollback-all"
 
 
+class OnExpiry(StrEnum):
+    """What follows when a zone is out for longer than `out_expires_s` (I8). A person is paged in any case."""
+
+    HOLD = "hold"
+    RESTORE = "restore"
+
+
 class E(StrEnum):
     """Everything that can happen to a zone."""
 
@@ -248,6 +255,7 @@ class DeployPolicy:
     synthetic_failed_share_max: float = 0.002
     synthetic_p50_max_ms: float = 250.0
     out_expires_s: float = 3600.0
+    on_expiry: OnExpiry = OnExpiry.HOLD
     gate: GatePolicy = field(default_factory=GatePolicy)
 
 

@@ -12,6 +12,7 @@ from orchestrator.core.deploy import (
     Course,
     DeployPolicy,
     DeployState,
+    OnExpiry,
     OnFailure,
     RunStatus,
     ZoneProgress,
@@ -47,7 +48,8 @@ def dump(state: DeployState) -> Json:
 @cache
 def dump_policy(policy: DeployPolicy) -> Json:
     data = asdict(policy)
-    return cast("Json", {**data, "on_failure": str(policy.on_failure), "ramp_shares": list(policy.ramp_shares)})
+    data |= {"on_failure": str(policy.on_failure), "on_expiry": str(policy.on_expiry)}
+    return cast("Json", {**data, "ramp_shares": list(policy.ramp_shares)})
 
 
 def _dump_zone(zone: ZoneProgress) -> Json:
@@ -92,6 +94,7 @@ def parse(data: Json) -> DeployState:
 def parse_policy(data: dict[str, Any]) -> DeployPolicy:
     known = {**data, "on_failure": OnFailure(data["on_failure"]), "gate": GatePolicy(**data["gate"])}
     known["ramp_shares"] = tuple(known["ramp_shares"])
+    known["on_expiry"] = OnExpiry(known.get("on_expiry", OnExpiry.HOLD))
     return DeployPolicy(**{f.name: known[f.name] for f in fields(DeployPolicy) if f.name in known})
 
 

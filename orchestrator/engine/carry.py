@@ -139,7 +139,10 @@ class _Loop(Generic[S]):
 
         async def interrupted() -> bool:
             """Ask the machine: an order, a switch or a time that has come may want something else by now."""
-            pending = await self.store.pending(run.id)
+            try:
+                pending = await self.store.pending(run.id)
+            except Transient:
+                return False  # Nobody can be heard now. Whatever writes asks the fence, and that says so.
             return self.machine.decide(state, self._facts(pending)) != effect
 
         event = await self.performer.perform(state, effect, fence, interrupted)

@@ -65,9 +65,11 @@ class Glance:
         sql = f"{_RUN}{where} ORDER BY created_at DESC, id DESC LIMIT :limit"
         return [_run(row) for row in self._query(sql, {"service": service, "limit": limit})]
 
-    def unfinished(self) -> Sequence[Run]:
-        """Every run that has not ended, of every service, oldest first."""
-        return [_run(row) for row in self._query(f"{_RUN} WHERE finished_at IS NULL ORDER BY created_at, id", {})]
+    def unfinished(self, service: str | None = None) -> Sequence[Run]:
+        """Every run that has not ended, of one service or all, oldest first."""
+        mine = "" if service is None else " AND service = :service"
+        sql = f"{_RUN} WHERE finished_at IS NULL{mine} ORDER BY created_at, id"
+        return [_run(row) for row in self._query(sql, {"service": service})]
 
     def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         """Return each run that has not ended, of one service or all, with its epoch: cheap enough to ask twice a second."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 
 from orchestrator.core.errors import Bug, Refused, Rejected, StaleCarrier, Transient
@@ -63,6 +63,11 @@ def slot_for(run: str, service: str, zone: str, held: Sequence[Lease], slots: in
         zone=zone,
         next_command=f"failout deployments show {blocking.run}",
     )
+
+
+def expiry(since: datetime, out_expires_s: float | None) -> datetime | None:
+    """Say when a lease that is taken now has lasted too long (I8)."""
+    return since + timedelta(seconds=out_expires_s) if out_expires_s is not None else None
 
 
 def refuse_second_deploy(first: Run) -> Refused:

@@ -57,10 +57,11 @@ class _Posted:
 
 
 class MemoryStore:
-    """A `Store` without a disk. `max_zones_out` is the number of lease slots of each service."""
+    """A `Store` without a disk. `max_zones_out` is the number of lease slots of each service, `out_expires_s` their time."""
 
-    def __init__(self, max_zones_out: int = 1) -> None:
+    def __init__(self, max_zones_out: int = 1, out_expires_s: float | None = None) -> None:
         self._slots = max_zones_out
+        self._out_expires_s = out_expires_s
         self._runs: dict[str, Run] = {}
         self._states: dict[str, Json] = {}
         self._orders: list[_Posted] = []
@@ -281,4 +282,6 @@ class MemoryStore:
         others = [lease for lease in self._leases.values() if lease.service == row.service and lease.run != row.id]
         slot = ledger.slot_for(row.id, row.service, zone, others, len(others) + 1 if extra else self._slots)
         fence = self._fences[row.service] = self._fences.get(row.service, 0) + 1
-        self._leases[row.id] = Lease(row.service, slot, zone, row.id, fence, now)
+        self._leases[row.id] = Lease(
+            row.service, slot, zone, row.id, fence, now, ledger.expiry(now, self._out_expires_s)
+        )

@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -91,6 +92,8 @@ class Engine:
         self._started: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: dict[str, Exception] = {}
+        self.counts: Counter[str] = Counter()  # What happened since this process began: takeovers, carriers given up.
+        self.looked_at = time.monotonic()  # When the watch last saw the rows.
         self._usurped = False
         self._free_since: dict[str, float] = {}
         self._again: dict[str, tuple[float, float]] = {}  # run -> (not before, how long the wait was)
@@ -104,7 +107,7 @@ class Engine:
 
     async def resume_all(self) -> list[Run]:
         """Carry on every unfinished run, also those whose carrier gave up; return them, oldest first."""
-        unfinished = [run for run in await self.store.unfinished() if self.service in (None, run.service)]
+        unfinished = list(await self.store.unfinished(self.service))
         for run in unfinished:
             await self.start_run(run.id)
         return unfinished
@@ -133,6 +136,7 @@ class Engine:
         while not self._usurped:
             try:
                 await self._look()
+                self.looked_at = time.monotonic()
             except Transient as error:
                 self._log("watch-blind", reason=str(error))
             except Exception as error:  # noqa: BLE001 - DBOS's own errors too: whatever it is, runs must not be left alone
@@ -145,6 +149,7 @@ class Engine:
         dead = await self._dead({str(w.executor_id) for w in carried if w.status == "PENDING" and w.executor_id})
         lost = [w for w in carried if w.status == "PENDING" and w.executor_id in dead]
         for workflow in lost:
+            self.counts["takeovers"] += 1
             self._log("taking-over", run=_run_of(workflow), reason=f"executor {workflow.executor_id} is dead")
             await DBOS.delete_workflow_async(workflow.workflow_id)
         taken = {_run_of(w) for w in lost}
@@ -200,6 +205,7 @@ class Engine:
                 return await self._carry(run_id)
             except Exception as error:
                 self._failures[run_id] = error
+                self.counts["carriers_gave_up"] += 1
                 raise
 
         return carry_run
@@ -237,6 +243,7 @@ async def open_engine(
     service: str | None = None,
     serving: bool = False,
     max_zones_out: int = 1,
+    out_expires_s: float | None = None,
 ) -> AsyncIterator[Engine]:
     """Open the state, and carry on at once what a crash interrupted. `assemble` builds machines and performers on the store.
 
@@ -246,7 +253,7 @@ async def open_engine(
     """
     forbid_pickle()
     with place.exclusively(serving=serving), _logging(log):
-        store = SqlStore(place, max_zones_out)
+        store = SqlStore(place, max_zones_out, out_expires_s)
         try:
             async with _launched(
                 place, store, assemble, clock or SystemClock(), log, executor, service, serving

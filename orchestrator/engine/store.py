@@ -72,14 +72,16 @@ def _read(method: Callable[Concatenate[Glance, P], R]) -> _Async[Concatenate[Sql
 
 
 class SqlStore:
-    """A `Store`. `max_zones_out` is the number of lease slots of each service (I1). Close it when done.
+    """A `Store`. `max_zones_out` is the number of lease slots of each service (I1), `out_expires_s` how long each may be
+    held before a person is told (I8). Close it when done.
 
     Opening creates the tables, upgrades an older state, and raises Rejected for a newer, damaged or unwritable one.
     """
 
-    def __init__(self, place: Place, max_zones_out: int = 1) -> None:
+    def __init__(self, place: Place, max_zones_out: int = 1, out_expires_s: float | None = None) -> None:
         self._place = place
         self._slots = max_zones_out
+        self._out_expires_s = out_expires_s
         place.prepare()
         self._engine = _engine(place)
         self.glance = Glance(self._query)
@@ -252,6 +254,16 @@ class SqlStore:
             connection.execute(put, row | {"at": instant_text(now)})
 
     @_threaded
+    def prune(self, before: datetime) -> int:
+        """Forget the runs that ended before a moment, with their history and orders. The audit log stays whole."""
+        runs, at = schema.runs, instant_text(before)
+        old = select(runs.c.id).where(runs.c.finished_at < at)
+        with self._transaction() as connection:
+            for table in (schema.events, schema.orders):
+                connection.execute(delete(table).where(table.c.run.in_(old)))
+            return connection.execute(delete(runs).where(runs.c.finished_at < at)).rowcount
+
+    @_threaded
     def append_audit(self, author: str, act: str, reason: str, result: str, now: datetime) -> AuditEntry:
         table = schema.audit
         with self._transaction() as connection:
@@ -337,7 +349,10 @@ class SqlStore:
             connection.execute(put, {"service": run.service, "slot": slot})
         fence = 1 + max(row["fence"] for row in rows)
         mine = (table.c.service == run.service) & (table.c.slot == slot)
-        connection.execute(update(table).where(mine).values(run=run.id, zone=zone, since=at, fence=fence))
+        expires = ledger.expiry(datetime.fromisoformat(at), self._out_expires_s)
+        taken = {"run": run.id, "zone": zone, "since": at, "fence": fence}
+        taken |= {"expires_at": instant_text(expires) if expires else None}
+        connection.execute(update(table).where(mine).values(**taken))
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
