@@ -23,7 +23,9 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "region": ("region", "Move the users of a whole region elsewhere, and back in steps."),
     "report": ("report", "Show what a run did, what users got meanwhile, and what it proved."),
     "runbook": ("runbook", "Read, check and run runbooks: documents that people read and Failout executes."),
+    "serve": ("serve", "Carry the service's runs, watch expiries, expose /healthz and /metrics."),
     "sim": ("sim", "Run the shipped code through seeded, simulated histories and check the invariants."),
+    "state": ("state", "Back up, restore and prune the state."),
     "status": ("status", "Show what is going on, zone by zone."),
     "topology": ("topology", "Show the clouds, regions and zones of the service."),
 }

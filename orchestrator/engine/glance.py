@@ -71,6 +71,12 @@ class Glance:
         sql = f"{_RUN} WHERE finished_at IS NULL{mine} ORDER BY created_at, id"
         return [_run(row) for row in self._query(sql, {"service": service})]
 
+    def finished_counts(self, service: str) -> Sequence[tuple[str, str, int]]:
+        """Return how many runs have ended, by kind and status."""
+        sql = "SELECT kind, status, count(*) FROM runs WHERE service = :service AND finished_at IS NOT NULL"
+        rows = self._query(f"{sql} GROUP BY kind, status ORDER BY kind, status", {"service": service})
+        return [(kind, status, int(count)) for kind, status, count in rows]
+
     def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         """Return each run that has not ended, of one service or all, with its epoch: cheap enough to ask twice a second."""
         sql = "SELECT id, epoch, service FROM runs WHERE finished_at IS NULL ORDER BY created_at, id"

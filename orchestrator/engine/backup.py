@@ -1,0 +1,101 @@
+"""Copies of the embedded state, made while it is in use, and put back only where nobody carries it.
+
+DBOS's file is not copied: every run starts again from its row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from orchestrator.core.errors import NotFound, Rejected
+from orchestrator.engine.glance import Glance, glance_at, reject_version
+from orchestrator.engine.place import Place, sqlite_errors
+
+
+def backup(place: Place, target: Path) -> None:
+    """Write a consistent copy (0600) to a new file. Raise NotFound when there is no state, Rejected when `target` exists."""
+    source = _file(place)
+    with glance_at(place):
+        pass  # It is there, it can be read, and we know its schema.
+    if target.exists():
+        raise Rejected(f"{target} exists: name a new file")
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise Rejected(f"{partial} cannot be written: {error.strerror}") from error
+    try:
+        with (
+            sqlite_errors(partial),
+            closing(sqlite3.connect(source)) as live,
+            closing(sqlite3.connect(partial)) as copy,
+        ):
+            live.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # One file, whole without a log beside it.
+        check(partial)
+        _persist(partial)
+        partial.rename(target)
+        _persist(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check(copy: Path) -> None:
+    """Raise NotFound, or Rejected when the file is damaged, no state, or newer than this Failout."""
+    if not copy.is_file():
+        raise NotFound(f"there is no file {copy}")
+    with sqlite_errors(copy), closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        (told,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if told != "ok":
+            raise Rejected(f"{copy} is damaged: {told}")
+        reject_version(Glance(lambda sql, given: connection.execute(sql, given).fetchall()).schema_version())
+
+
+def restore(place: Place, copy: Path) -> Path | None:
+    """Put the copy in the state's place; return where the state that was there is kept. Raise Rejected while it is in use."""
+    state = _file(place)
+    check(copy)
+    with place.exclusively():
+        fresh = state.with_name(".failout.db.restored")
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with sqlite_errors(fresh), closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(fresh)) as target:
+            source.backup(target)
+        _persist(fresh)
+        kept = _set_aside(state)
+        for name in ("failout.db-wal", "failout.db-shm", "dbos.db", "dbos.db-wal", "dbos.db-shm"):
+            state.with_name(name).unlink(missing_ok=True)
+        fresh.rename(state)
+        _persist(state.parent)
+        return kept
+
+
+def _set_aside(state: Path) -> Path | None:
+    """Keep what is there, its log folded in, under the first free name. A damaged state is kept as it is."""
+    if not state.exists() or state.stat().st_size == 0:
+        return None
+    with contextlib.suppress(sqlite3.DatabaseError), closing(sqlite3.connect(state)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    number = 1
+    while (kept := state.with_name(f"failout.db.before-restore-{number}")).exists():
+        number += 1
+    os.link(state, kept)
+    return kept
+
+
+def _file(place: Place) -> Path:
+    if place.file is None:
+        raise Rejected("this state is in PostgreSQL: back it up with pg_dump or the server's own archiving")
+    return place.file
+
+
+def _persist(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
