@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import secrets
 import sys
 import time
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.config import Settings
     from orchestrator.engine.carry import Log
     from orchestrator.engine.ports import Run
-    from orchestrator.engine.runtime import Engine
+    from orchestrator.engine.store import SqlStore
+    from orchestrator.workflows.world import World
 
 # What the process ends with, beyond the error codes of core.errors.
 NOT_SUCCEEDED: Final = 10
@@ -104,45 +105,63 @@ def _confirm(settings: Settings, version: str) -> None:
 
 
 async def _deploy(settings: Settings, version: str | None, reason: str, log: Log, *, quiet: bool) -> Run:
-    from orchestrator.bootstrap import open_orchestrator  # noqa: PLC0415
-    from orchestrator.operations.deploys import start_deploy, unfinished_deploy  # noqa: PLC0415
+    """Carry the deploy here, or follow it where `failout serve` carries it."""
+    from orchestrator.bootstrap import open_orchestrator, place_of, reading_world  # noqa: PLC0415
+    from orchestrator.engine.place import Served  # noqa: PLC0415
+    from orchestrator.engine.store import SqlStore  # noqa: PLC0415
 
     teller = Teller(log)
-    async with open_orchestrator(settings, teller) as (engine, world):
-        now = datetime.now(UTC)
-        if version is None:
-            run = await unfinished_deploy(engine.store, settings.service)
-        else:
-            name = f"deploy-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-            run = await start_deploy(
-                engine.store, world, settings.policy, version, run=name, author=author(), reason=reason, now=now
-            )
+    begin = functools.partial(_begin, settings, version, reason)
+    try:
+        async with open_orchestrator(settings, teller) as (engine, world):
+            run = await begin(engine.store, world)
             await engine.start_run(run.id)
-        teller("carrying", run=run.id, evidence=f"to {version}" if version else "resumed")
-        ticker = asyncio.create_task(_never_silent(teller, engine, run.id)) if not quiet else None
+            teller("carrying", run=run.id, evidence=f"to {version}" if version else "resumed")
+            ending = asyncio.create_task(engine.await_run(run.id))
+            return await _ended_or_held(engine.store, run.id, ending, teller, resumed=version is None, quiet=quiet)
+    except Served:
+        store = SqlStore(place_of(settings))
         try:
-            return await _ended_or_held(engine, run.id, resumed=version is None)
+            run = await begin(store, reading_world(settings, teller))
+            teller("following", run=run.id, evidence="`failout serve` carries it")
+            return await _ended_or_held(store, run.id, None, teller, resumed=version is None, quiet=quiet)
         finally:
-            if ticker is not None:
-                ticker.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await ticker
+            store.close()
 
 
-async def _ended_or_held(engine: Engine, run_id: str, *, resumed: bool) -> Run:
-    """Wait for the end, or until a person must choose. A resumed run gets a moment to take the orders that wait for it."""
-    ending = asyncio.create_task(engine.await_run(run_id))
+async def _begin(settings: Settings, version: str | None, reason: str, store: SqlStore, world: World) -> Run:
+    from orchestrator.operations.deploys import start_deploy, unfinished_deploy  # noqa: PLC0415
+
+    if version is None:
+        return await unfinished_deploy(store, settings.service)
+    now = datetime.now(UTC)
+    name = f"deploy-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return await start_deploy(store, world, settings.policy, version, run=name, author=author(), reason=reason, now=now)
+
+
+async def _ended_or_held(
+    store: SqlStore, run_id: str, ending: asyncio.Task[Run] | None, teller: Teller, *, resumed: bool, quiet: bool
+) -> Run:
+    """Wait for the end, or until a person must choose. A resumed run gets a moment to take the orders that wait for it.
+
+    `ending` raises what a carrier in this process gave up with.
+    """
     grace_until = time.monotonic() + (2.0 if resumed else 0.0)
-    while not ending.done():
-        await asyncio.wait([ending], timeout=0.1)
-        run = await engine.store.load(run_id)
-        waits = bool((await engine.store.pending(run_id)).orders)
-        if run.status == "held" and not waits and time.monotonic() > grace_until and not ending.done():
+    try:
+        while True:
+            run = await store.load(run_id)
+            waits = bool((await store.pending(run_id)).orders)
+            if run.finished or (run.status == "held" and not waits and time.monotonic() > grace_until):
+                return run
+            if ending is not None and ending.done():
+                return ending.result()
+            if not quiet and time.monotonic() - teller.last >= SILENCE_S:
+                await _progress(teller, store, run)
+            await asyncio.sleep(0.1)
+    finally:
+        if ending is not None:
             ending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ending
-            return run
-    return ending.result()
+            await asyncio.gather(ending, return_exceptions=True)
 
 
 class Teller:
@@ -157,20 +176,15 @@ class Teller:
         self._log(event, **fields)
 
 
-async def _never_silent(teller: Teller, engine: Engine, run_id: str) -> None:
+async def _progress(teller: Teller, store: SqlStore, run: Run) -> None:
     """Progress on anything longer than two seconds; says so when a phase takes longer than three of four did before."""
-    while True:
-        await asyncio.sleep(0.5)
-        if time.monotonic() - teller.last < SILENCE_S:
-            continue
-        run = await engine.store.load(run_id)
-        if run.effect is None:
-            teller("waiting", run=run_id, evidence=f"the run is {run.status}")
-            continue
-        took = (datetime.now(UTC) - run.updated_at).total_seconds()
-        usual = (await engine.store.usual(run.service)).get(run.effect.kind)
-        late = f", longer than usual (p75 {seconds(usual.p75_s)})" if usual and took > usual.p75_s else ""
-        teller(f"{run.effect.kind}…", run=run_id, zone=run.effect.zone, evidence=f"for {seconds(took)}{late}")
+    if run.effect is None:
+        teller("waiting", run=run.id, evidence=f"the run is {run.status}")
+        return
+    took = (datetime.now(UTC) - run.updated_at).total_seconds()
+    usual = (await store.usual(run.service)).get(run.effect.kind)
+    late = f", longer than usual (p75 {seconds(usual.p75_s)})" if usual and took > usual.p75_s else ""
+    teller(f"{run.effect.kind}…", run=run.id, zone=run.effect.zone, evidence=f"for {seconds(took)}{late}")
 
 
 def _report(settings: Settings, run: Run) -> dict[str, Any]:
