@@ -14,8 +14,8 @@ class Diagnosis(StrEnum):
     REGION_DOWN = "RegionDown"
     CLOUD_DOWN = "CloudDown"
     DEPLOY_HELD = "DeployHeld"  # A deploy waits for a person.
-    CAPACITY_SHORT = "CapacityShort"  # The survivors could not carry the load of a zone that is lost (I3).
-    MANAGEMENT_API_DOWN = "ManagementApiDown"  # The cloud serves users but takes no orders (I10).
+    CAPACITY_SHORTAGE = "CapacityShortage"  # The survivors could not carry the load of a zone that is lost (I3).
+    MANAGEMENT_API_OUTAGE = "ManagementApiOutage"  # The cloud serves users but takes no orders (I10).
     ORCHESTRATOR_LOST = "OrchestratorLost"  # The machine with Failout's state is gone (I16).
 
     @property

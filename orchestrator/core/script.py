@@ -209,6 +209,8 @@ OPERATIONS: Final[Mapping[str, Word]] = {
     "deployments resume": Word("let the unfinished deploy go on, or try again", _DEPLOY, reason=True),
     "deployments abort": Word("bring the zone of the unfinished deploy back, and end it", _DEPLOY, reason=True),
     "deployments rollback": Word("bring every zone back to the version it had", _DEPLOY, reason=True),
+    "freeze": Word("start no deploy and no drill until it is taken back (I14)", reason=True),
+    "unfreeze": Word("let deploys and drills start again", reason=True),
     "region evacuate": Word(
         "move a region's users to the other regions and wait until nobody is left",
         {**_REGION, "override": Arg(Type.TEXT, "--override", required=False)},
@@ -234,6 +236,7 @@ CONDITIONS: Final[Mapping[str, Word]] = {
     "users-served": Word("every zone that takes traffic serves its users: no more errors than the gate allows"),
     "can-lose-zone": Word("the survivors could carry the load of the zone now, without adding anything (I3)", _ZONE),
     "can-lose-region": Word("the other regions could carry its load, scaled if that is allowed (I3)", _REGION),
+    "region-ready": Word("every instance of the region answers its region agent and is ready", _REGION),
     "region-empty": Word("no user's request reaches the region", _REGION),
     "region-serving": Word("users' requests reach every zone of the region", _REGION),
     "region-weight": Word(

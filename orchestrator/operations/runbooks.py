@@ -121,6 +121,8 @@ class BoundOperations:
             "plan": self._plan,
             "deploy": self._deploy,
             **{f"deployments {kind}": self._deployments for kind in _DEPLOY_ORDERS},
+            "freeze": self._switch,
+            "unfreeze": self._switch,
             "region evacuate": self._evacuate,
             "region evacuate --cloud": self._evacuate,
             "region return": self._return,
@@ -204,6 +206,12 @@ class BoundOperations:
         pending = (await self._store.pending(run.id)).orders
         events = await self._store.events(run.id)
         return any(call.marker in o.reason for o in pending) or any(call.marker in e.event.evidence for e in events)
+
+    async def _switch(self, call: Call) -> Outcome:
+        service, now, on = self._world.topology.service, self._world.clock.now(), call.step.text == "freeze"
+        await self._store.set_switch(service, "freeze", on=on, author=call.author, reason=call.reason, now=now)
+        await self._store.append_audit(call.author, call.step.text, call.reason, "done", now)
+        return Outcome(True, "deploys and drills start no more" if on else "deploys and drills may start")
 
     def _regions(self, call: Call) -> Sequence[str]:
         return regions_of(self._world.topology, call.step.args.get("region"), call.step.args.get("cloud"))

@@ -54,6 +54,7 @@ class Looker:
             "users-served": self._users_served,
             "can-lose-zone": self._can_lose_zone,
             "can-lose-region": self._can_lose_region,
+            "region-ready": self._region_ready,
             "region-empty": self._region_empty,
             "region-serving": self._region_serving,
             "region-weight": self._region_weight,
@@ -70,6 +71,10 @@ class Looker:
             "frozen": self._frozen,
             "seconds-passed": self._seconds_passed,
         }
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return frozenset(self._conditions)
 
     async def look(self, look: Look, elapsed_s: float = 0.0) -> Seen:
         """Look once. Raises Transient or Denied when nobody could tell, NotFound for a place that is not there."""
@@ -192,6 +197,9 @@ class Looker:
         return Seen(False, f"{plan.rule}: {plan.reason}") if isinstance(plan, Refusal) else Seen(True, plan.arithmetic)
 
     # ---- regions and the global tier
+
+    async def _region_ready(self, asked: _Asked) -> Seen:
+        return await self._ready(self._region(asked).zones)
 
     async def _region_empty(self, asked: _Asked) -> Seen:
         requests, in_flight = await self._users_of(self._region(asked))
