@@ -244,6 +244,7 @@ def human_report(report: dict[str, Any]) -> str:
         + (f": {over:.2f}" if over else ""),
         f"every request: {report['requests_log']}",
         f"records: {report['records']}",
+        f"pictures: {report['page']}",
     ]
     if requests["failures"]:
         lines.insert(2, f"failures: {requests['failures']}")

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from orchestrator.core.health import GatePolicy, Verdict, Window, judge
 from orchestrator.core.machine import Json
-from orchestrator.core.samples import Sample, between, together, utilisation
+from orchestrator.core.samples import Sample, between, covered, together, utilisation
 from orchestrator.core.topology import Topology
 
 BEFORE_S: Final = 120.0  # The survivors are compared with themselves over so long before the zone left.
@@ -134,8 +134,10 @@ def outings(history: History) -> list[Outing]:
     open_: dict[str, dict[str, Any]] = {}
     admitted: dict[str, dict[str, Json]] = {}
     done: list[Outing] = []
-    before = history.began
+    before = last = history.began
     for step in sorted(history.steps, key=lambda s: s.at):
+        if step.at > last:
+            before, last = last, step.at  # One effect may tell of several zones in one moment.
         if step.zone is not None:
             if "undo" in step.args or "loads" in step.args:
                 admitted[step.zone] = {**admitted.get(step.zone, {}), **step.args}
@@ -149,7 +151,6 @@ def outings(history: History) -> list[Outing]:
                 _note(mine, step, before)
                 if "returned" in mine:
                     done.append(Outing(**open_.pop(step.zone)))
-        before = step.at
     if history.ended is not None:
         done += [Outing(**mine) for mine in open_.values()]
     return sorted(done, key=lambda o: o.began)
@@ -220,7 +221,6 @@ def _measure(
     earlier = between(samples, max(steady, outing.began - timedelta(seconds=BEFORE_S)), outing.began)
     during = between(samples, outing.began, until)
     out = between(samples, outing.emptied or outing.began, until)
-    lasted = (until - outing.began).total_seconds()
     used = {zone: utilisation(during, zone, topology.zone(zone).rps_per_instance) for zone in survivors}
     return _Measured(
         before=together(earlier, carriers),
@@ -228,7 +228,7 @@ def _measure(
         all_before=together(earlier),
         all_during=together(during),
         out=together(out),
-        watched=min(1.0, sum(s.seconds for s in during) / lasted) if lasted > 0 else 0.0,
+        watched=covered(samples, outing.began, until),
         headroom={zone: None if share is None else round(1 - share, 3) for zone, share in used.items()},
     )
 

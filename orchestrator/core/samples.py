@@ -44,6 +44,17 @@ def between(samples: Iterable[Sample], since: datetime, until: datetime) -> list
     return [s for s in samples if since <= s.middle < until]
 
 
+def covered(samples: Iterable[Sample], since: datetime, until: datetime) -> float:
+    """Return the share of the time between that the samples (disjoint ones) cover, 0..1."""
+    lasted = (until - since).total_seconds()
+    inside = [
+        (min(s.at, until) - max(s.at - timedelta(seconds=s.seconds), since)).total_seconds()
+        for s in samples
+        if s.at > since
+    ]
+    return min(1.0, sum(max(0.0, part) for part in inside) / lasted) if lasted > 0 else 0.0
+
+
 def disjoint(samples: Iterable[Sample]) -> list[Sample]:
     """Leave out a sample that mostly covers seconds which the one before it covers: two processes measured at once."""
     kept: list[Sample] = []

@@ -25,7 +25,7 @@ from orchestrator.core.errors import FailoutError, NotFound, Rejected
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import Record
-from orchestrator.lab import critical
+from orchestrator.lab import critical, picture
 from orchestrator.lab.blueprint import Blueprint
 from orchestrator.lab.client import control, raise_lab, take_down
 from orchestrator.lab.traffic import record
@@ -130,6 +130,8 @@ def run_demo(plan: DemoPlan, show: Callable[[Moment], None]) -> dict[str, Any]:
             traffic.stop()
         balancing = control(lab_folder, "/status")["balancing"]
     report = _report(plan, lab_folder, traffic, (began, ended), exit_code, balancing)
+    state = read_settings(lab_folder / "failout.yaml").state
+    report["page"] = str(picture.draw(state, report["deploy"]["run"], traffic.log, plan.folder))
     (plan.folder / "report.json").write_text(json.dumps(report, indent=2), "utf-8")
     return report
 

@@ -6,7 +6,7 @@ Every number was measured; what was not stands as a dash (I2). `operations.page`
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import ceil
@@ -150,21 +150,25 @@ def series_of(samples: Sequence[Sample], began: datetime, seconds: float) -> Ser
     for sample in samples:
         piles.setdefault(int((sample.middle - began).total_seconds() // step_s), []).append(sample)
     points = []
-    for i, pile in sorted(piles.items()):
+    for i, pile in piles.items():
         whole = together(pile)
         zones = dict.fromkeys(zone for s in pile for zone in s.zones)
         rps = {zone: together(pile, {zone}).rps for zone in zones}
-        points.append(Point(i * step_s, rps, whole.requests, whole.errors, whole.p50_ms, whole.p99_ms))
-        points += _stretched(pile, i, piles.keys(), points[-1], step_s, began)
-    return Series(INSTANCES, step_s, points)
+        point = Point(i * step_s, rps, whole.requests, whole.errors, whole.p50_ms, whole.p99_ms)
+        covered = _covered(pile, step_s, began) - piles.keys()
+        points += [point, *(replace(point, at_s=j * step_s, requests=0, failed=0) for j in covered)]
+    return Series(INSTANCES, step_s, sorted(points, key=lambda p: p.at_s))
 
 
-def _stretched(
-    pile: Sequence[Sample], i: int, others: Collection[int], point: Point, step_s: float, began: datetime
-) -> list[Point]:
-    """A sample that took longer than a step holds for the steps after it too; its requests are counted once."""
-    until = int((pile[-1].at - began).total_seconds() // step_s)
-    return [replace(point, at_s=j * step_s, requests=0, failed=0) for j in range(i + 1, until + 1) if j not in others]
+def _covered(pile: Sequence[Sample], step_s: float, began: datetime) -> set[int]:
+    """Steps whose middle lies in a sample that took longer than one: it holds for them too, its requests count once."""
+    until_s = (pile[-1].at - began).total_seconds()
+    since_s = (pile[0].at - began).total_seconds() - pile[0].seconds
+    return {
+        i
+        for i in range(max(0, int(since_s // step_s)), int(until_s // step_s) + 1)
+        if since_s < (i + 0.5) * step_s < until_s
+    }
 
 
 def step_for(seconds: float) -> float:
