@@ -7,7 +7,7 @@ each cloud's own chain of credentials. SDKs are imported by the adapters when th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ from orchestrator.agent.main import read_token
 from orchestrator.config import ReleaseFolder, Settings, read_topology
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.outing_row import OutingMachine
 from orchestrator.core.region_row import RegionMachine
 from orchestrator.core.runbook_row import RunbookMachine
 from orchestrator.core.topology import Topology
@@ -32,13 +33,14 @@ from orchestrator.operations.expiry import Expiries
 from orchestrator.operations.page import reporting
 from orchestrator.operations.recording import recording
 from orchestrator.operations.runbooks import BoundOperations
-from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Traffic
+from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.looking import Looker
+from orchestrator.workflows.outing import OutingPerformer
 from orchestrator.workflows.reconcile import OneAtATime, Reconciler
 from orchestrator.workflows.region import RegionPerformer
 from orchestrator.workflows.runbook import RunbookPerformer
-from orchestrator.workflows.world import TrafficBook, World
+from orchestrator.workflows.world import PeerBook, TrafficBook, World
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -61,7 +63,20 @@ class StoredTraffic:
         await self._store.save_traffic(self._service, document, expected_version)
 
 
-def _world(settings: Settings, book: TrafficBook, log: Log) -> World:
+class StoredPeers:
+    """Where the instances of one service were seen last, in the store."""
+
+    def __init__(self, store: Store, service: str) -> None:
+        self._store, self._service = store, service
+
+    async def load(self, zone: str) -> Sequence[Peer]:
+        return await self._store.peers(self._service, zone)
+
+    async def save(self, zone: str, peers: Sequence[Peer]) -> None:
+        await self._store.save_peers(self._service, zone, peers)
+
+
+def _world(settings: Settings, book: TrafficBook, log: Log, peers: PeerBook | None = None) -> World:
     """Connect nothing yet: adapters make their clients at the first call. Raises Rejected for a cloud without adapter."""
     topology = read_topology(settings.topology, settings.service)
     token = read_token(settings.agent_token_file)
@@ -77,6 +92,7 @@ def _world(settings: Settings, book: TrafficBook, log: Log) -> World:
         notifier=LogNotifier(log),
         book=book,
         releases=ReleaseFolder(settings.releases),
+        peers=peers,
     )
 
 
@@ -169,11 +185,13 @@ async def open_orchestrator(
     launcher = Launcher()
 
     def assemble(store: SqlStore) -> Mapping[str, Carried]:
-        world = _world(settings, StoredTraffic(store, settings.service), log)
+        traffic, peers = StoredTraffic(store, settings.service), StoredPeers(store, settings.service)
+        world = _world(settings, traffic, log, peers)
         worlds.append(world)
         operations = BoundOperations(world, store, settings.policy, launcher.launch)
         return {
             "deploy": Carried(DeployMachine(), DeployPerformer(world)),
+            "outing": Carried(OutingMachine(), OutingPerformer(world)),
             "region": Carried(RegionMachine(), RegionPerformer(world)),
             "runbook": Carried(RunbookMachine(), RunbookPerformer(world, store, settings.policy, operations)),
         }

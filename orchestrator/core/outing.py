@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 from orchestrator.core.traffic import RampStep, parse_steps
@@ -31,11 +31,6 @@ class Asker(StrEnum):
 
     PERSON = "person"
     DRILL = "drill"
-
-
-class OnExpiry(StrEnum):
-    HOLD = "hold"  # Stay out and alarm: a person took it out, a person brings it back.
-    RESTORE = "restore"
 
 
 class Stage(StrEnum):
@@ -153,7 +148,6 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
     _G.OUT: {_E.EXPIRED: _G.RETURNING, _E.DUE: _G.RETURNING, _E.RESUME: _G.RETURNING, **_BACK},
     _G.RETURNING: {
         _E.RETURN_PLANNED: _G.VERIFYING,
-        _E.UNHEALTHY: _G.HELD_OUT,
         _E.STUCK: _G.HELD_OUT,
         _E.INTERRUPTED: _G.RETURNING,
         _E.EVACUATE: _G.EVACUATING,

@@ -36,7 +36,7 @@ class Expiries:
         self._told = {lease.fence: self._told.get(lease.fence, 0.0) for lease in leases}
         for lease in leases:
             run = await self._store.load(lease.run)
-            if run.carrier == self._carrier:
+            if run.carrier == self._carrier and run.kind != "outing":  # An outing minds its own time (core/outing.py).
                 await self._judge(lease, run, now)
 
     async def _judge(self, lease: Lease, run: Run, now: datetime) -> None:

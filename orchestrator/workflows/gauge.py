@@ -59,6 +59,8 @@ class Gauge:
         if anew or known is None or now - known.at > PEERS_STALE_S:
             fleet = await self._world.fleet(zone).describe(zone)
             peers = [Peer(i.id, i.address) for i in fleet.instances if i.address]
+            if self._world.peers is not None and peers and (known is None or peers != known.peers):
+                await self._world.peers.save(zone.id, peers)  # For an evacuation that cannot ask its cloud (I10).
             known = self._fleets[zone.id] = _Known(now, fleet, peers)
         return known
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.release import Release
 from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import DesiredTraffic
-from orchestrator.ports import Agent, Clock, Fleet, GlobalTraffic, Notifier, Traffic
+from orchestrator.ports import Agent, Clock, Fleet, GlobalTraffic, Notifier, Peer, Traffic
 
 
 class TrafficBook(Protocol):
@@ -25,9 +25,17 @@ class Releases(Protocol):
         """Return the manifest of `version`; NotFound when there is none."""
 
 
+class PeerBook(Protocol):
+    """Where the instances of each zone were seen last, for the day when its cloud does not answer (I10)."""
+
+    async def load(self, zone: str) -> Sequence[Peer]: ...
+
+    async def save(self, zone: str, peers: Sequence[Peer]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """`fleets` and `traffics` per cloud, `agents` per region id."""
+    """`fleets` and `traffics` per cloud, `agents` per region id. Without `peers`, clouds are asked every time."""
 
     topology: Topology
     fleets: Mapping[str, Fleet]
@@ -38,6 +46,7 @@ class World:
     notifier: Notifier
     book: TrafficBook
     releases: Releases
+    peers: PeerBook | None = None
 
     def fleet(self, zone: Zone) -> Fleet:
         return self.fleets[zone.cloud]

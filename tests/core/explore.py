@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+
+from core.exploring import Explored, explored
 
 from orchestrator.core.deploy import FINISHED, ORDERS, DeployPolicy, DeployState, E, OnFailure, apply, begin, decide
 from orchestrator.core.machine import Effect, Event, Facts, Order
@@ -61,35 +62,5 @@ def shape(state: DeployState) -> DeployState:
     return replace(state, reason="", zones=zones)
 
 
-@dataclass
-class Explored:
-    states: set[DeployState] = field(default_factory=set)
-    edges: dict[DeployState, list[tuple[Event, DeployState]]] = field(default_factory=dict)
-
-    def finishing(self) -> set[DeployState]:
-        """The states from which some end can be reached."""
-        back: dict[DeployState, set[DeployState]] = {}
-        for source, edges in self.edges.items():
-            for _, target in edges:
-                back.setdefault(shape(target), set()).add(source)
-        seen = {s for s in self.states if s.status in FINISHED}
-        todo = deque(seen)
-        while todo:
-            for source in back.get(todo.popleft(), ()):
-                if source not in seen:
-                    seen.add(source)
-                    todo.append(source)
-        return seen
-
-
-def explore(on_failure: OnFailure) -> Explored:
-    found = Explored()
-    todo = deque([shape(start(on_failure))])
-    while todo:
-        state = todo.popleft()
-        if state in found.states:
-            continue
-        found.states.add(state)
-        found.edges[state] = list(successors(state))
-        todo.extend(shape(after) for _, after in found.edges[state])
-    return found
+def explore(on_failure: OnFailure) -> Explored[DeployState]:
+    return explored(start(on_failure), successors, shape, lambda s: s.status in FINISHED)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from core.explore import Explored, explore, shape
+from core.explore import explore, shape
+from core.exploring import Explored
 
 from orchestrator.core import deploy
 from orchestrator.core.deploy import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, DeployState, OnFailure, R
@@ -16,64 +15,58 @@ IDLE = {ZoneState.WAITING, ZoneState.DONE}
 
 
 @pytest.fixture(scope="module", params=list(OnFailure))
-def explored(request: pytest.FixtureRequest) -> Explored:
+def explored(request: pytest.FixtureRequest) -> Explored[DeployState]:
     return explore(request.param)
 
 
-def steps(explored: Explored) -> Iterator[tuple[DeployState, str, DeployState]]:
-    for before, edges in explored.edges.items():
-        for event, after in edges:
-            yield before, event.kind, after
-
-
-def test_i1_at_most_one_zone_is_anything_but_waiting_or_done(explored: Explored) -> None:
+def test_i1_at_most_one_zone_is_anything_but_waiting_or_done(explored: Explored[DeployState]) -> None:
     assert all(sum(z.state not in IDLE for z in state.zones) <= 1 for state in explored.states)
 
 
-def test_i1_a_finished_run_needs_no_lease_and_leaves_no_zone_out(explored: Explored) -> None:
+def test_i1_a_finished_run_needs_no_lease_and_leaves_no_zone_out(explored: Explored[DeployState]) -> None:
     ends = [s for s in explored.states if s.status in FINISHED]
     assert ends
     assert all(DeployMachine().leased_zone(s) is None for s in ends)
 
 
-def test_i13_a_zone_is_upgraded_only_out_of_a_drain_or_a_hold_without_traffic(explored: Explored) -> None:
+def test_i13_a_zone_is_upgraded_only_out_of_a_drain_or_a_hold_without_traffic(explored: Explored[DeployState]) -> None:
     entered = {
         b.state
-        for before, _, after in steps(explored)
+        for before, _, after in explored.steps()
         for b, a in zip(before.zones, after.zones, strict=True)
         if a.state is ZoneState.UPGRADING and b.state is not ZoneState.UPGRADING
     }
     assert entered == {ZoneState.DRAINING, ZoneState.HELD_OUT}
 
 
-def test_i13_from_every_state_the_run_can_still_end(explored: Explored) -> None:
+def test_i13_from_every_state_the_run_can_still_end(explored: Explored[DeployState]) -> None:
     assert explored.states - explored.finishing() == set()
 
 
-def test_i13_abort_and_rollback_are_accepted_in_every_unfinished_state(explored: Explored) -> None:
+def test_i13_abort_and_rollback_are_accepted_in_every_unfinished_state(explored: Explored[DeployState]) -> None:
     for state in explored.states:
         kinds = {event.kind for event, _ in explored.edges[state]}
         assert state.status in FINISHED or {R.ABORT, R.ROLLBACK} <= kinds
 
 
-def test_a_run_that_succeeded_has_every_zone_at_the_target(explored: Explored) -> None:
+def test_a_run_that_succeeded_has_every_zone_at_the_target(explored: Explored[DeployState]) -> None:
     for state in explored.states:
         if state.status is deploy.RunStatus.SUCCEEDED:
             assert [(z.state, z.goal) for z in state.zones] == [(ZoneState.DONE, state.target)] * 2
 
 
-def test_i12_a_run_that_rolled_back_has_no_zone_at_the_target(explored: Explored) -> None:
+def test_i12_a_run_that_rolled_back_has_no_zone_at_the_target(explored: Explored[DeployState]) -> None:
     for state in explored.states:
         if state.status is deploy.RunStatus.ROLLED_BACK:
             assert all(z.state is ZoneState.WAITING or z.goal == z.previous for z in state.zones)
 
 
-def test_a_held_run_does_nothing_until_a_person_speaks(explored: Explored) -> None:
-    for before, kind, _ in steps(explored):
+def test_a_held_run_does_nothing_until_a_person_speaks(explored: Explored[DeployState]) -> None:
+    for before, kind, _ in explored.steps():
         assert before.status is not deploy.RunStatus.HELD or kind in deploy.ORDERS or kind == deploy.ORDER_REFUSED
 
 
-def test_every_state_survives_its_row(explored: Explored) -> None:
+def test_every_state_survives_its_row(explored: Explored[DeployState]) -> None:
     for state in list(explored.states)[:500]:
         assert shape(state) == shape(parse(dump(state)))
 
