@@ -160,6 +160,32 @@ def heal(zone: str, name: str, *, as_json: bool) -> None:
     emit({"schema": 1, "zone": zone, "mode": None}, as_json=as_json, human=lambda: f"{zone} is healed")
 
 
+@command.command("cloud-fault")
+@click.argument("cloud", type=click.Choice(["aws", "azure"]))
+@click.argument(
+    "kind",
+    type=click.Choice(
+        ["throttle", "conflict", "error", "deny", "reset", "cut", "stale", "fail", "hang", "delay", "clear"]
+    ),
+)
+@click.option("--call", default=".*", show_default=True, help="Regex: elbv2.ModifyListener (AWS), a path (Azure).")
+@click.option("--method", default="*", show_default=True, help="HTTP method (Azure).")
+@click.option("--count", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many calls.")
+@click.option("--code", help="Error code instead of the kind's own, such as ExpiredToken.")
+@click.option("--retry-after", "retry_after_s", type=float, help="Seconds, sent as Retry-After.")
+@click.option("--delay", "delay_s", type=float, default=0.0, help="Seconds before the call is looked at.")
+@name_option
+@options
+def cloud_fault(cloud: str, kind: str, name: str, *, as_json: bool, **given: object) -> None:
+    """Make the next calls of a cloud's API fail; `clear` ends that. Instances and users' traffic go on."""
+    from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
+
+    order: dict[str, Any] = {"cloud": cloud, **{k: v for k, v in given.items() if v is not None}}
+    order |= {"clear": True} if kind == "clear" else {"kind": None if kind == "delay" else kind}
+    control(folder_of(HOME, name).resolve(), "/cloud-fault", order)
+    emit({"schema": 1, **order}, as_json=as_json, human=lambda: f"{cloud}'s API: {kind}, {given['call']}")
+
+
 @command.command()
 @name_option
 @click.option(

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,8 +44,11 @@ def raise_lab(
     if is_up(folder):
         raise Rejected(f"lab {folder.name} is up already; `failout lab down --name {folder.name}` takes it down")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
-    blueprint.write(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        blueprint.write(folder)
+    except OSError as error:
+        raise Rejected(f"{folder} cannot be made: {error.strerror}") from error
     command = [
         sys.executable,
         "-m",
@@ -81,7 +84,7 @@ def is_up(folder: Path) -> bool:
     return True
 
 
-def control(folder: Path, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+def control(folder: Path, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Ask the daemon. Raises NotFound when no such lab is up, Rejected with the daemon's reason."""
     where = _where(folder)
     if where is None or not is_up(folder):

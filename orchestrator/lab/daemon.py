@@ -31,10 +31,12 @@ from orchestrator.lab.addresses import DNS_PORT, RegionAddresses
 from orchestrator.lab.ask import ask
 from orchestrator.lab.aws import EmulatedAws, Record, Region, provision_dns, provision_region
 from orchestrator.lab.aws import RegionPlan as AwsPlan
+from orchestrator.lab.aws.faults import Faulty
 from orchestrator.lab.aws.world import Times
 from orchestrator.lab.azure import SUBSCRIPTION_ID, EmulatedAzure
 from orchestrator.lab.azure import RegionPlan as AzurePlan
 from orchestrator.lab.azure import provision as provision_azure
+from orchestrator.lab.azure.faults import fault_of
 from orchestrator.lab.blueprint import (
     CLAIM_PORT,
     FIRST_BLOCK,
@@ -86,11 +88,13 @@ class Daemon:
         self._octets = {r.id: block for r, block in zip(blueprint.regions, self._blocks, strict=True)}
         self._aws_regions = [r for r in blueprint.regions if r.cloud == "aws"]
         self._azure_regions = [r for r in blueprint.regions if r.cloud == "azure"]
+        self._aws_faults = Faulty()
         self._aws = EmulatedAws(
             [r.name for r in self._aws_regions] or ["us-east-1"],
             times=Times(alias_ttl_s=float(blueprint.ttl_s)),
             timeline=self._timeline,
             seed=blueprint.seed,
+            middlewares=[self._aws_faults.wrap],
         )
         self._azure = EmulatedAzure({r.name: self._octets[r.id] for r in self._azure_regions}, self._timeline)
         self._agents: list[subprocess.Popen[bytes]] = []
@@ -287,6 +291,19 @@ class Daemon:
                     return False
         return True
 
+    def break_cloud(self, cloud: str, order: Mapping[str, Any]) -> None:
+        """Make calls of a cloud's API fail; {"clear": true} ends that, {"zone", "room"} limits a zone's capacity on AWS."""
+        if order.get("clear"):
+            (self._aws_faults.deck if cloud == "aws" else self._azure.faults).clear()
+        elif "room" in order:
+            self._aws.limit_capacity(str(order["zone"]), order["room"])
+        else:
+            fault = fault_of(order)
+            if cloud == "aws":
+                self._aws_faults.order(fault)
+            else:
+                self._azure.faults.add(fault)
+
     def status(self) -> dict[str, Any]:
         seen = self.data.status()
         return {
@@ -325,6 +342,9 @@ def serve_control(daemon: Daemon, folder: Path) -> None:
                     daemon.data.fail(str(wanted["zone"]), str(wanted["mode"]))
                 case "/heal":
                     daemon.data.heal(str((await request.json())["zone"]))
+                case "/cloud-fault":
+                    wanted = await request.json()
+                    daemon.break_cloud(str(wanted["cloud"]), wanted)
                 case "/down":
                     daemon.down.set()
         except FailoutError as error:
@@ -332,7 +352,7 @@ def serve_control(daemon: Daemon, folder: Path) -> None:
         return JSONResponse({"ok": True})
 
     routes = [Route("/status", control)]
-    routes += [Route(path, control, methods=["POST"]) for path in ("/fail", "/heal", "/down")]
+    routes += [Route(path, control, methods=["POST"]) for path in ("/fail", "/heal", "/cloud-fault", "/down")]
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)  # before lab.json says where: whoever reads it may ask at once

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
+
+from orchestrator.core.errors import Rejected
 
 
 class FaultKind(StrEnum):
@@ -98,3 +102,19 @@ class FaultDeck:
         """Say whether reads of `path` are frozen: what is answered now must not be remembered as fresh."""
         with self._lock:
             return any(f.kind is FaultKind.STALE and f.matches("GET", path) for f in self._faults)
+
+
+def fault_of(order: Mapping[str, Any]) -> Fault:
+    """Read {"kind", "call" (regex of the path), "method", "count", "status", "code", "message", "retry_after_s", "delay_s"}.
+
+    Raises Rejected.
+    """
+    known = {f.name for f in fields(Fault)} - {"kind", "path"}
+    kind = order.get("kind")
+    try:
+        fault = Fault(FaultKind(kind) if kind else None, **{k: order[k] for k in known & order.keys()})
+        fault.path = str(order.get("call", ".*"))
+        re.compile(fault.path)
+    except (ValueError, TypeError, re.error) as error:
+        raise Rejected(f"no such fault: {error}; kinds are {', '.join(FaultKind)}") from None
+    return fault

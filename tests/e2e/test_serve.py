@@ -1,0 +1,144 @@
+"""`failout serve` in a lab under traffic: clients leave runs to it, it dies and goes on, and it keeps traffic as written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from e2e.stage import Failout, Stage, blueprint, stage
+
+from orchestrator.bootstrap import reading_world
+from orchestrator.core.traffic import OUT, Placement
+from orchestrator.lab.blueprint import RegionBlueprint
+from orchestrator.workflows.steering import Steering
+
+REGIONS = (RegionBlueprint("aws", "us-east-1", 2), RegionBlueprint("azure", "eastus", 1))
+RESUME_S = 5.0
+BUSY_S = 4.0  # Other tests may be keeping this machine busy.
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage(tmp_path_factory.mktemp("serve"), blueprint(REGIONS, ttl_s=1)) as made:
+        yield made
+
+
+class Serving:
+    """A `failout serve` process on a port of its own."""
+
+    def __init__(self, lab: Stage, port: int) -> None:
+        self.port = port
+        self.failout: Failout = lab.failout("serve", "--log", "json", "--listen", f"127.0.0.1:{port}")
+        until(lambda: self.get("/healthz")[0] == 200, 20, "serve is well")
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+
+def until(so: Callable[[], bool], seconds: float, what: str) -> float:
+    began = time.monotonic()
+    while not so():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s: {what}"
+        time.sleep(0.03)
+    return time.monotonic() - began
+
+
+def placement(lab: Stage, zone: str) -> Placement | None:
+    seen = asyncio.run(Steering(reading_world(lab.settings, lambda *_, **__: None)).seen())
+    return seen[zone].placement
+
+
+class Anyone:
+    """The fence of somebody at a console: nobody asks."""
+
+    number = 0
+
+    async def check(self) -> None: ...
+
+
+def take_out_by_hand(lab: Stage, zone_id: str) -> None:
+    async def act() -> None:
+        world = reading_world(lab.settings, lambda *_, **__: None)
+        region = world.topology.region_of(zone_id)
+        document = await Steering(world).document()
+        wanted = {zone.id: document.zones[zone.id] for zone in region.zones} | {zone_id: OUT}
+        while (await world.traffic(region).read(region))[zone_id].placement is Placement.STEADY:
+            await world.traffic(region).apply(region, wanted, Anyone())
+
+    asyncio.run(act())
+
+
+def test_serve_carries_a_clients_deploy_dies_goes_on_and_stops_when_asked(lab: Stage) -> None:
+    first = Serving(lab, 17081)
+    client = lab.deploy("v2")
+    lab.until(lambda s: any(z.state == "upgrading" for z in s.zones), 60, "a zone is out")
+    told = first.get("/metrics")[1]
+    assert 'failout_up{service="gates"} 1' in told
+    assert "failout_zone_out_expires_seconds{" in told
+    run = lab.newest_run()
+    assert run is not None
+    first.failout.kill()
+    began, epoch = time.monotonic(), run.epoch
+    second = Serving(lab, 17082)
+    until(lambda: (r := lab.newest_run()) is not None and r.epoch > epoch, 20, "the run is carried again")
+    resumed_s = time.monotonic() - began
+    ended = client.wait(120)
+    assert (0, "succeeded") == (ended.code, json.loads(ended.out)["status"] if ended.out[0] == "{" else "succeeded")
+    assert '"event": "following"' in ended.err
+    assert "in use by process" in lab.failout("serve", "--listen", "127.0.0.1:17083").wait().err
+    second.failout.process.terminate()
+    assert 0 == second.failout.wait(20).code
+    assert resumed_s < RESUME_S + BUSY_S, f"carried again after {resumed_s:.1f} s"
+
+
+def test_what_a_zombie_or_a_hand_writes_is_put_back_within_two_seconds(lab: Stage) -> None:
+    """While a run is paused nothing steers: the reconciler alone keeps the clouds as the document says."""
+    serving = Serving(lab, 17084)
+    client = lab.deploy("v3")
+    lab.until(lambda s: any(z.state == "upgrading" for z in s.zones), 60, "a zone is out")
+    lab.order("pause")
+    state = lab.until(lambda s: s.status == "paused", 30, "paused")
+    out = state.active_zone()
+    assert out is not None
+    other = next(z.zone for z in state.zones if z.zone.startswith("aws/") and z.zone != out.zone)
+    take_out_by_hand(lab, other)
+    back_s = until(lambda: placement(lab, other) is Placement.STEADY, 20, f"{other} is back")
+    assert back_s < 2.0 + BUSY_S, f"back after {back_s:.1f} s"
+    assert placement(lab, out.zone) is Placement.OUT, "the zone that is out on purpose stays out"
+    until(lambda: 'event="traffic_put_back"} 0' not in serving.get("/metrics")[1], 5, "it is counted")
+    lab.order("resume")
+    assert 0 == client.wait(120).code
+    serving.failout.process.terminate()
+    serving.failout.wait(20)
+
+
+def test_metrics_that_others_can_reach_need_a_token(lab: Stage, tmp_path: Path) -> None:
+    refused = lab.failout("serve", "--listen", "0.0.0.0:17085").wait()
+    assert (2, True) == (refused.code, "add --token-file" in refused.err)
+    token = tmp_path / "token"
+    token.write_text("a-token-that-is-long-enough-to-be-secret")
+    token.chmod(0o600)
+    serving = lab.failout("serve", "--listen", "127.0.0.1:17086", "--token-file", str(token))
+    probe = Serving.__new__(Serving)
+    probe.port = 17086
+    until(lambda: probe.get("/healthz")[0] == 200, 20, "serve is well")
+    assert 401 == probe.get("/metrics")[0]
+    request = urllib.request.Request(
+        "http://127.0.0.1:17086/metrics", headers={"Authorization": f"Bearer {token.read_text()}"}
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.status == 200
+    serving.process.terminate()
+    assert 0 == serving.wait(20).code
