@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -92,8 +93,9 @@ def _read_yaml(path: Path) -> _Doc:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Rejected(f"{path}:{line}: not YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Rejected(f"{path}: not YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        # PyYAML meets a tag that does not fit its value ("!!bool x") with whatever its constructor stumbles over.
+        raise Rejected(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(doc, _Doc):
         raise Rejected(f"{path}:1: a mapping of keys is expected")
     return doc
@@ -231,18 +233,23 @@ def read_topology(path: Path, service: str | None = None) -> Topology:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise NotFound(f"there is no topology at {path}; run `failout lab up` or `failout topology import`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Rejected(f"{path} is no topology document: {error}") from None
     try:
         topology = parse_topology(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Rejected(f"{path} is no topology document of schema {TOPOLOGY_SCHEMA}: {error!r}") from None
+    except KeyError as error:
+        raise Rejected(f"{path} is no topology document of schema {TOPOLOGY_SCHEMA}: {error} is missing") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Rejected(f"{path} is no topology document of schema {TOPOLOGY_SCHEMA}: {error}") from None
     if service is not None and topology.service != service:
         raise Rejected(f"{path} describes service {topology.service!r}, not {service!r}")
     return topology
 
 
 def parse_topology(data: Mapping[str, Any]) -> Topology:
+    """Raises KeyError, TypeError, ValueError or OverflowError for anything but a topology document of our schema."""
+    if not isinstance(data, dict):
+        raise TypeError(f"an object is expected, not {type(data).__name__}")
     if data.get("schema") != TOPOLOGY_SCHEMA:
         raise ValueError(f"schema is {data.get('schema')!r}")
     tier = data["global"]
@@ -255,12 +262,19 @@ def parse_topology(data: Mapping[str, Any]) -> Topology:
         regions=regions,
         global_tier=GlobalTier(
             str(tier["kind"]),
-            float(tier["ttl_s"]),
+            _number(tier, "ttl_s"),
             str(tier["record"]),
             dict(tier["attributes"]),
             dict(tier.get("api", {})),
         ),
     )
+
+
+def _number(data: Mapping[str, Any], key: str) -> float:
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+        raise ValueError(f"{key!r} must be a number, 0 or more, not {value!r}")
+    return float(value)
 
 
 def _region(data: Mapping[str, Any]) -> Region:
@@ -271,9 +285,9 @@ def _region(data: Mapping[str, Any]) -> Region:
             cloud=cloud,
             region=str(data["id"]),
             name=str(z["name"]),
-            instances=int(z["instances"]),
-            instances_max=int(z["instances_max"]),
-            rps_per_instance=float(z["rps_per_instance"]),
+            instances=int(_number(z, "instances")),
+            instances_max=int(_number(z, "instances_max")),
+            rps_per_instance=_number(z, "rps_per_instance"),
             fleet=dict(z["fleet"]),
         )
         for z in data["zones"]
@@ -282,7 +296,7 @@ def _region(data: Mapping[str, Any]) -> Region:
         id=str(data["id"]),
         cloud=cloud,
         name=name,
-        weight=int(data["weight"]),
+        weight=int(_number(data, "weight")),
         zones=zones,
         agent_url=str(data["agent_url"]),
         front=dict(data["front"]),

@@ -41,6 +41,8 @@ def _human(summary: dict[str, Any]) -> str:
     for name in ("invariants", "statuses", "faults"):
         rows = [(key, str(count)) for key, count in summary[name].items()]
         lines.append(table(rows, (name, "checks" if name == "invariants" else "times")))
+    taken = summary["transitions"]
+    lines.append(f"{taken['covered']} of {taken['all']} transitions of the machine were taken")
     lines += ["\n  ".join([f"seed {broken['seed']}:", *broken["violations"]]) for broken in summary["violating"]]
     lines.append(f"{summary['violations']} violations")
     if summary["violating"]:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from cli.shell import Shell
+
+# A fleet of one at 24 requests/s in all: a zone that is out leaves the other at 0.6 of what it can.
+QUICK = {"ramp_shares": [1.0], "ramp_step_s": 2.0, "bake_s": 1.0, "bake_first_factor": 1.0, "gate": {"samples_min": 8}}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """`failout` in an empty folder."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A lab of one zone on each cloud, raised once, with users."""
+    shell = Shell(tmp_path_factory.mktemp("lab"))
+    shell.run(
+        "lab", "up", "--name", "cli", "--aws", "us-east-1:1", "--azure", "eastus:1", "--instances", "1", "--ttl", "1"
+    )
+    config = shell.folder / ".failout/labs/cli/failout.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["policy"].update(QUICK)
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "orchestrator.cli", "lab", "traffic", "--name", "cli", "--rate", "24", "--json"]
+    with (shell.folder / "traffic.json").open("wb") as out:
+        users = subprocess.Popen(
+            command, cwd=shell.folder, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    try:
+        yield shell
+    finally:
+        os.killpg(users.pid, signal.SIGTERM)
+        users.wait(20)
+        shell.run("lab", "down", "--name", "cli")
