@@ -11,6 +11,7 @@ import click
 
 from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds, table
 from orchestrator.cli.status import human_run
+from orchestrator.core.errors import NotFound
 
 if TYPE_CHECKING:
     from orchestrator.engine.glance import Glance
@@ -45,6 +46,8 @@ def list_(config: Path | None, limit: int, *, as_json: bool) -> None:
 @options
 def show(run: str, config: Path | None, *, as_json: bool) -> None:
     """Show one deploy: zones, phases, and everything that happened."""
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.operations.report import report_folder  # noqa: PLC0415
     from orchestrator.operations.status import describe_run, zone_phases  # noqa: PLC0415
 
     def look(rows: Glance, service: str) -> dict[str, Any]:
@@ -64,6 +67,8 @@ def show(run: str, config: Path | None, *, as_json: bool) -> None:
         return {"schema": 1, "service": service, **described, "phases": zone_phases(records), "events": events}
 
     data = glance(config, look)
+    page = report_folder(read_settings(find_config(config)).state, run) / "report.html"
+    data["report"] = str(page) if page.exists() else None
     emit(data, as_json=as_json, human=lambda: _human(data))
 
 
@@ -72,25 +77,37 @@ def _human(data: dict[str, Any]) -> str:
         (e["at"][11:19], e["zone"] or "", e["event"], seconds(e["seconds"]) if e["seconds"] else "", e["evidence"])
         for e in data["events"]
     ]
-    return human_run(data) + "\n\n" + table(rows, ("at", "zone", "event", "took", "evidence"))
+    told = human_run(data) + "\n\n" + table(rows, ("at", "zone", "event", "took", "evidence"))
+    return told + (f"\n\nreport: {data['report']}" if data["report"] else "")
 
 
 def _order(kind: str, help_: str) -> None:
     @command.command(kind, help=help_)
-    @click.argument("run")
+    @click.argument("run", required=False)
     @click.option("--reason", required=True, help="Why; it goes into the records.")
     @config_option
     @options
-    def give(run: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+    def give(run: str | None, reason: str, config: Path | None, *, as_json: bool) -> None:
         _give(config, run, kind, reason, as_json=as_json)
 
 
-def _give(config: Path | None, run: str, kind: str, reason: str, *, as_json: bool, target: str | None = None) -> None:
+def _give(
+    config: Path | None, run: str | None, kind: str, reason: str, *, as_json: bool, target: str | None = None
+) -> None:
+    """Without RUN: to the deploy that has not ended."""
+    run = run or glance(config, _unfinished)
     number = asyncio.run(_post(config, run, kind, reason, target))
     data = {"schema": 1, "run": run, "order": number, "kind": kind}
     told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
     told += "   (if no process carries it: failout deploy --resume)"
     emit(data, as_json=as_json, human=lambda: told)
+
+
+def _unfinished(rows: Glance, service: str) -> str:
+    run = next((r.id for r in rows.runs(service) if r.kind == "deploy" and not r.finished), None)
+    if run is None:
+        raise NotFound(f"no deploy of {service} is unfinished")
+    return run
 
 
 async def _post(config: Path | None, run: str, kind: str, reason: str, target: str | None) -> int:
@@ -119,11 +136,11 @@ _order("rollback", "Bring every zone back to the version it had, newest first, a
 
 
 @command.command()
-@click.argument("run")
+@click.argument("run", required=False)
 @click.option("--to", "version", required=True, help="The version that takes the place of the one being deployed.")
 @click.option("--reason", required=True, help="Why; it goes into the records.")
 @config_option
 @options
-def retarget(run: str, version: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+def retarget(run: str | None, version: str, reason: str, config: Path | None, *, as_json: bool) -> None:
     """Roll another version forward over every zone, the broken one first; all gates start again (I13)."""
     _give(config, run, "retarget", reason, as_json=as_json, target=version)

@@ -198,6 +198,9 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
     """Fold `event` into `state`. An illegal event raises IllegalTransition and changes nothing."""
     if event.kind == ORDER_REFUSED:
         return state
+    if event.kind == M.REFUSED and event.args.get("rule") == "I1":
+        # The store's own word for a lease that another run holds: wait for it, and decide again on fresh facts.
+        raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
     try:
         kind = _meaning(state, M(event.kind))
     except ValueError:

@@ -209,6 +209,11 @@ OPERATIONS: Final[Mapping[str, Word]] = {
     "deployments resume": Word("let the unfinished deploy go on, or try again", _DEPLOY, reason=True),
     "deployments abort": Word("bring the zone of the unfinished deploy back, and end it", _DEPLOY, reason=True),
     "deployments rollback": Word("bring every zone back to the version it had", _DEPLOY, reason=True),
+    "deployments retarget": Word(
+        "roll another version forward over every zone, the broken one first (I13)",
+        {**_DEPLOY, "version": Arg(Type.VERSION, "--to")},
+        reason=True,
+    ),
     "freeze": Word("start no deploy and no drill until it is taken back (I14)", reason=True),
     "unfreeze": Word("let deploys and drills start again", reason=True),
     "region evacuate": Word(

@@ -20,13 +20,14 @@ from orchestrator.core.topology import Topology
 from orchestrator.documents import Document, known_places, read_document, reason_value_is_wrong
 from orchestrator.engine.ports import Run, Store
 from orchestrator.operations.deploys import order, start_deploy
-from orchestrator.operations.planning import make_plan
+from orchestrator.operations.planning import make_plan, require_release
 from orchestrator.operations.regions import order_return, regions_of, start_evacuation
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
 
 SHIPPED: Final = Path(orchestrator.__file__).parent / "runbooks"
-_DEPLOY_ORDERS: Final = {"pause": "paused", "resume": "", "abort": "aborted", "rollback": "rolled-back"}
+# What each order ends a deploy as; a deploy that was retargeted succeeds.
+_DEPLOY_ORDERS: Final = {"pause": "", "resume": "", "abort": "aborted", "rollback": "rolled-back", "retarget": ""}
 
 
 def find_runbooks(own: Path | None, topology: Topology | None) -> dict[str, Document]:
@@ -198,7 +199,9 @@ class BoundOperations:
         if run is None:
             return Outcome(False, f"no deploy of {service} is unfinished")
         now = self._world.clock.now()
-        await order(self._store, run.id, kind, author=call.author, reason=call.reason, now=now)
+        version = call.step.args.get("version")
+        args = {"target": require_release(self._world, version).version} if version else None
+        await order(self._store, run.id, kind, author=call.author, reason=call.reason, now=now, args=args)
         await self._store.append_audit(call.author, f"deployments {kind} {run.id}", call.reason, "ordered", now)
         return run
 
