@@ -12,6 +12,7 @@ from typing import Any
 
 import postgres_server
 import pytest
+from core import proof_facts
 
 from orchestrator.core.errors import Bug, NotFound, Refused, Rejected, StaleCarrier, Transient
 from orchestrator.core.machine import Effect, Event, Json, Order
@@ -412,3 +413,42 @@ async def test_audit_entries_written_at_the_same_moment_still_make_one_chain(mak
     await asyncio.gather(*(s.append_audit("ada", "act", "", "done", NOW) for s in stores for _ in range(4)))
     assert ledger.verify(await stores[0].audit()) is None
     assert 12 == len(await stores[0].audit())
+
+
+# ---- what was measured, and what it proved
+
+
+@at_once
+async def test_samples_come_back_in_order_of_time_within_the_bounds_and_no_second_twice(store: Store) -> None:
+    await store.add_samples("gates", proof_facts.steady(range(5, 10)))
+    await store.add_samples("gates", proof_facts.steady(range(5)))
+    await store.add_samples(
+        "gates", [replace(s, at=s.at + timedelta(seconds=0.3)) for s in proof_facts.steady(range(10))]
+    )
+    await store.add_samples("doors", proof_facts.steady(range(3)))
+    assert proof_facts.steady(range(2, 6)) == list(await store.samples("gates", proof_facts.at(2.4), proof_facts.at(6.2)))
+    await store.forget_samples("gates", proof_facts.at(9))
+    assert proof_facts.at(9) == (await store.samples("gates", NOW, NOW + timedelta(days=1)))[0].at
+    assert 3 == len(await store.samples("doors", NOW, NOW + timedelta(days=1)))
+
+
+@at_once
+async def test_a_proof_is_written_over_the_one_of_the_same_id_and_the_newest_comes_first(store: Store) -> None:
+    old, new = proof_facts.proof(days_ago=2), proof_facts.proof("aws/b", days_ago=1)
+    await store.put_proofs([old])
+    await store.put_proofs([new, replace(old, evidence="it came back after all")])
+    await store.put_proofs([proof_facts.proof(service="doors", id="other")])
+    assert [new, replace(old, evidence="it came back after all")] == list(await store.proofs("gates"))
+    assert [new] == list(await store.proofs("gates", 1))
+
+
+@at_once
+async def test_the_peak_of_a_day_only_grows_and_old_days_can_be_left_out(store: Store) -> None:
+    assert await store.peak_rps("gates", NOW) is None
+    for rps, days in ((300.0, 0), (200.0, 0), (900.0, -5)):
+        await store.note_peak("gates", rps, NOW + timedelta(days=days))
+    assert (300.0, 900.0) == (
+        await store.peak_rps("gates", NOW),
+        await store.peak_rps("gates", NOW - timedelta(days=5)),
+    )
+    assert await store.peak_rps("doors", NOW - timedelta(days=5)) is None
