@@ -35,6 +35,9 @@ SILENCE_S: Final = 2.0
 @click.option("--resume", is_flag=True, help="Carry on with the unfinished deploy instead of starting one.")
 @click.option("--yes", is_flag=True, help="Do not ask after showing the plan.")
 @click.option("--dry-run", is_flag=True, help="Do every read and check, write nothing, and say what would happen.")
+@click.option(
+    "--override", multiple=True, help="Skip this rule (I2, I3, I14) with your name and --reason in the audit log."
+)
 @click.option("--reason", default="release", show_default=True, help="Why; it goes into the records.")
 @click.option(
     "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
@@ -43,6 +46,7 @@ SILENCE_S: Final = 2.0
 @options
 def command(
     version: str | None,
+    override: tuple[str, ...],
     reason: str,
     log: str,
     config: Path | None,
@@ -61,6 +65,8 @@ def command(
 
     if (version is None) is not resume or (dry_run and version is None):
         raise Rejected("say either --to VERSION, with or without --dry-run, or --resume")
+    if override and (reason == "release" or version is None):
+        raise Rejected("--override goes with --to VERSION and a --reason of its own")
     settings = read_settings(find_config(config))
     if dry_run:
         assert version is not None
@@ -70,28 +76,32 @@ def command(
         told = str(data.pop("told"))
         emit(data, as_json=as_json, human=lambda: told)
         sys.exit(0 if data["ok"] else Refused.exit_code)
-    _require_sound_input(settings, config, version)
+    _require_sound_input(settings, config, version, override)
     if version is not None and not yes:
         _confirm(settings, version)
     from orchestrator.cli.logs import logger  # noqa: PLC0415
 
-    run = asyncio.run(_deploy(settings, version, reason, logger(log), quiet=log != "human"))
+    run = asyncio.run(_deploy(settings, version, reason, override, logger(log), quiet=log != "human"))
     data = _report(settings, run)
     emit(data, as_json=as_json, human=lambda: human_run(data))
     sys.exit(0 if run.status == "succeeded" else HELD if run.status == "held" else NOT_SUCCEEDED)
 
 
-def _require_sound_input(settings: Settings, config: Path | None, version: str | None) -> None:
+def _require_sound_input(
+    settings: Settings, config: Path | None, version: str | None, override: tuple[str, ...]
+) -> None:
     """What can be told without touching anything: wrong input leaves no state file behind."""
     from orchestrator.config import ReleaseFolder, read_topology  # noqa: PLC0415
-    from orchestrator.operations.deploys import require_free  # noqa: PLC0415
+    from orchestrator.operations.deploys import OVERRIDABLE, require_free  # noqa: PLC0415
+    from orchestrator.operations.outings import require_overridable  # noqa: PLC0415
     from orchestrator.operations.planning import require_whole  # noqa: PLC0415
 
     if version is None:
         glance(config, lambda rows, service: rows.runs(service, 1))  # NotFound: nothing was deployed from here yet
         return
     require_whole(ReleaseFolder(settings.releases).get(version), read_topology(settings.topology, settings.service))
-    glance(config, require_free, lambda _: None)
+    require_overridable(override, OVERRIDABLE)
+    glance(config, lambda rows, service: require_free(rows, service, override), lambda _: None)
 
 
 def _confirm(settings: Settings, version: str) -> None:
@@ -104,14 +114,16 @@ def _confirm(settings: Settings, version: str) -> None:
     click.confirm("Deploy?", abort=True, err=True)
 
 
-async def _deploy(settings: Settings, version: str | None, reason: str, log: Log, *, quiet: bool) -> Run:
+async def _deploy(
+    settings: Settings, version: str | None, reason: str, override: tuple[str, ...], log: Log, *, quiet: bool
+) -> Run:
     """Carry the deploy here, or follow it where `failout serve` carries it."""
     from orchestrator.bootstrap import open_orchestrator, place_of, reading_world  # noqa: PLC0415
     from orchestrator.engine.place import Served  # noqa: PLC0415
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
 
     teller = Teller(log)
-    begin = functools.partial(_begin, settings, version, reason)
+    begin = functools.partial(_begin, settings, version, reason, override)
     try:
         async with open_orchestrator(settings, teller) as (engine, world):
             run = await begin(engine.store, world)
@@ -129,14 +141,26 @@ async def _deploy(settings: Settings, version: str | None, reason: str, log: Log
             store.close()
 
 
-async def _begin(settings: Settings, version: str | None, reason: str, store: SqlStore, world: World) -> Run:
+async def _begin(
+    settings: Settings, version: str | None, reason: str, override: tuple[str, ...], store: SqlStore, world: World
+) -> Run:
     from orchestrator.operations.deploys import start_deploy, unfinished_deploy  # noqa: PLC0415
 
     if version is None:
         return await unfinished_deploy(store, settings.service)
     now = datetime.now(UTC)
     name = f"deploy-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    return await start_deploy(store, world, settings.policy, version, run=name, author=author(), reason=reason, now=now)
+    return await start_deploy(
+        store,
+        world,
+        settings.policy,
+        version,
+        run=name,
+        author=author(),
+        reason=reason,
+        now=now,
+        overrides=tuple(sorted(set(override))),
+    )
 
 
 async def _ended_or_held(

@@ -343,7 +343,7 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         return Event(f"complete-{state.course}", evidence=f"every zone is where the {state.course} wants it")
     if state.suspended:
         return Event(R.COMPLETE_SUSPEND, evidence=state.reason)
-    if facts.frozen and state.course is Course.FORWARD:
+    if facts.frozen and state.course is Course.FORWARD and "I14" not in state.overrides:
         return None  # I14: a freeze starts no further zone; the one that was out has been brought back first.
     return Effect("admit", following.zone)
 

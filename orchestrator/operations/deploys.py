@@ -4,45 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
 from orchestrator.core.deploy import ORDERS, DeployPolicy, begin
 from orchestrator.core.deploy_row import dump
-from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Json
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ledger import refuse_second_deploy
-from orchestrator.engine.ports import EVERY_SERVICE, Run, Store, Switch
+from orchestrator.engine.ports import Lease, Run, Store
+from orchestrator.operations.audit import recorded
+from orchestrator.operations.outings import require_overridable, taken
 from orchestrator.operations.planning import require_release, require_way_back, versions_now
+from orchestrator.operations.switches import refuse_switched_off
 from orchestrator.workflows.world import World
+
+OVERRIDABLE: Final = ("I2", "I3", "I14")
 
 
 async def start_deploy(
-    store: Store, world: World, policy: DeployPolicy, version: str, *, run: str, author: str, reason: str, now: datetime
+    store: Store,
+    world: World,
+    policy: DeployPolicy,
+    version: str,
+    *,
+    run: str,
+    author: str,
+    reason: str,
+    now: datetime,
+    overrides: tuple[str, ...] = (),
 ) -> Run:
-    """Create the run of a deploy. Refused under a freeze (I14), without a way back (I12), or while another deploy runs."""
+    """Create the run of a deploy. Refused under a freeze (I14), without a way back (I12), or while another deploy runs.
+
+    `overrides`: rules that this run skips by name (I4); each one stands in its row and in the audit log.
+    """
     service = world.topology.service
-    refuse_switched_off(service, await store.switches())
-    require_release(world, version)
-    previous = require_way_back(world.releases, await versions_now(world))
-    state = begin(service, version, previous, tuple(order_of_zones(world.topology)), policy, now)
-    return await store.create_run(run, service, "deploy", dump(state), "active", author=author, reason=reason, now=now)
+    act = f"deploy {version}" + (f", overriding {', '.join(overrides)}" if overrides else "")
+    async with recorded(store, act, author=author, reason=reason, now=now) as doing:
+        require_overridable(overrides, OVERRIDABLE)
+        if "I14" not in overrides:
+            refuse_switched_off(service, await store.switches())
+        refuse_taken(await store.leases(service), {r.id: r for r in await store.runs(service, 500)})
+        require_release(world, version)
+        previous = require_way_back(world.releases, await versions_now(world))
+        order = tuple(order_of_zones(world.topology))
+        state = dump(begin(service, version, previous, order, policy, now, overrides))
+        made = await store.create_run(run, service, "deploy", state, "active", author=author, reason=reason, now=now)
+        doing.result = f"run {run} started"
+    return made
 
 
-def refuse_switched_off(service: str, switches: Iterable[Switch]) -> None:
-    """I14: a freeze or the kill switch starts nothing. Raises Refused with who set it, and why."""
-    for switch in switches:
-        if switch.on and switch.service in {service, EVERY_SERVICE}:
-            why = f"{switch.name} is on for {switch.service}, set by {switch.author}: {switch.reason}"
-            raise Refused("I14", why, next_command="failout status")
+def refuse_taken(leases: Iterable[Lease], runs: Mapping[str, Run]) -> None:
+    """I1: a zone that a person, a drill or a region move has out is brought back before a deploy begins."""
+    for lease in leases:
+        holder = runs.get(lease.run)
+        if holder is not None and holder.kind != "deploy":
+            raise taken(lease, holder)
 
 
-def require_free(rows: Glance, service: str) -> None:
-    """No deploy of the service is unfinished, and nothing is frozen. Raises Refused. Writes nothing."""
-    refuse_switched_off(service, rows.switches())
-    for run in rows.runs(service):
+def require_free(rows: Glance, service: str, overrides: tuple[str, ...] = ()) -> None:
+    """No deploy of the service is unfinished, no zone is out, and nothing is frozen. Raises Refused. Writes nothing."""
+    require_overridable(overrides, OVERRIDABLE)
+    if "I14" not in overrides:
+        refuse_switched_off(service, rows.switches())
+    runs = rows.runs(service, 500)
+    for run in runs:
         if run.kind == "deploy" and not run.finished:
             raise refuse_second_deploy(run)
+    refuse_taken(rows.leases(service), {run.id: run for run in runs})
 
 
 async def order(
@@ -58,7 +88,11 @@ async def order(
     """Post an order; it takes effect between two effects, or interrupts the one that is being performed."""
     if kind not in ORDERS:
         raise Rejected(f"{kind!r} is no order; known: {', '.join(sorted(ORDERS))}")
-    return await store.post_order(run, kind, author=author, reason=reason, now=now, args=args)
+    act = f"{kind} of {run}" + (f" {dict(args)}" if args else "")
+    async with recorded(store, act, author=author, reason=reason, now=now) as doing:
+        number = await store.post_order(run, kind, author=author, reason=reason, now=now, args=args)
+        doing.result = f"order {number}"
+    return number
 
 
 async def unfinished_deploy(store: Store, service: str) -> Run:

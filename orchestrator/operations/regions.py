@@ -64,17 +64,19 @@ async def start_evacuation(
     state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
     made = await store.create_run(run, service, "region", dump(state), "active", author=author, reason=reason, now=now)
     await store.append_audit(author, act, reason, f"run {run} started", now)
-    await _make_way(store, service, run, author=author, reason=reason, now=now)
+    await make_way(store, service, run, author=author, reason=reason, now=now)
     return made
 
 
-async def _make_way(store: Store, service: str, run: str, *, author: str, reason: str, now: datetime) -> None:
+async def make_way(
+    store: Store, service: str, run: str, *, author: str, reason: str, now: datetime, evacuating: bool = True
+) -> None:
     """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
     for lease in await store.leases(service):
         holder = await store.load(lease.run)
         row = cast("Mapping[str, Any]", holder.state)
         drill = holder.kind != "deploy" and row.get("ask", {}).get("asker") == "drill"
-        kind = "suspend" if holder.kind == "deploy" else "restore" if drill else None
+        kind = "suspend" if holder.kind == "deploy" and evacuating else "restore" if drill else None
         if kind is not None:
             await store.post_order(holder.id, kind, author=author, reason=f"{reason} (run {run})", now=now)
 

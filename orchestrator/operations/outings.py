@@ -1,0 +1,165 @@
+"""Taking one zone out and bringing it back, for a person or a drill: who may, and who makes way for whom (I1, I4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.machine import Json
+from orchestrator.core.outing import TRANSITIONS, Ask, Asker, Mode, OutingEvent, begin
+from orchestrator.core.outing_row import dump, parse
+from orchestrator.core.topology import Topology
+from orchestrator.engine.ports import Lease, Run, Store
+from orchestrator.operations.audit import recorded
+from orchestrator.operations.regions import make_way
+from orchestrator.operations.switches import refuse_switched_off
+
+OVERRIDABLE: Final = ("I1", "I2", "I3", "I14")
+LONGEST_S: Final = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who acts, why, and when: what the audit log needs of every act."""
+
+    author: str
+    reason: str
+    now: datetime
+
+
+def require_overridable(overrides: Sequence[str], known: Sequence[str] = OVERRIDABLE) -> None:
+    wrong = [rule for rule in overrides if rule not in known]
+    if wrong:
+        raise Rejected(f"{wrong[0]!r} cannot be overridden here; what can be: {', '.join(known)}")
+
+
+async def start_outing(
+    store: Store, topology: Topology, policy: DeployPolicy, ask: Ask, run: str, now: datetime
+) -> Run:
+    """Create the run that takes the zone out. An evacuation of a zone whose drain is under way speeds that one up.
+
+    Refused while another zone is out, naming who has it (I1); under a freeze, unless it is an evacuation (I14). A drill
+    makes way for a person, a deploy for an evacuation.
+    """
+    overriding = f", overriding {', '.join(ask.overrides)}" if ask.overrides else ""
+    act = f"zone {ask.mode} {ask.zone} until {ask.expires_at:%Y-%m-%d %H:%M} UTC{overriding}"
+    async with recorded(store, act, author=ask.author, reason=ask.reason, now=now) as doing:
+        require_overridable(ask.overrides)
+        _require_other_zones(topology, ask.zone)
+        _require_time(ask.expires_at, now)
+        same = await outing_of(store, topology.service, ask.zone)
+        if same is not None:
+            doing.result = f"run {same.id} told"
+            made = await _again(store, same, ask, now)
+        else:
+            doing.result = f"run {run} started"
+            made = await _create(store, topology.service, policy, ask, run, now)
+        if "I1" not in ask.overrides:  # Again too: a crash may have come between the row and the orders.
+            evacuates = _evacuates(ask)
+            await make_way(
+                store, topology.service, made.id, author=ask.author, reason=ask.reason, now=now, evacuating=evacuates
+            )
+    return made
+
+
+async def _create(store: Store, service: str, policy: DeployPolicy, ask: Ask, run: str, now: datetime) -> Run:
+    await _require_way(store, service, ask)
+    state = dump(begin(service, ask, policy, now))
+    return await store.create_run(
+        run, service, "outing", state, "active", author=ask.author, reason=ask.reason, now=now
+    )
+
+
+def _evacuates(ask: Ask) -> bool:
+    return ask.mode is Mode.EVACUATE
+
+
+def _require_other_zones(topology: Topology, zone: str) -> None:
+    topology.zone(zone)
+    if sum(1 for _ in topology.zones()) == 1:
+        raise Refused("I3", f"{zone} is the only zone of {topology.service}: nobody would serve its users", zone=zone)
+
+
+def _require_time(expires_at: datetime, now: datetime) -> None:
+    if not 0 < (expires_at - now).total_seconds() <= LONGEST_S:
+        raise Rejected("an outing ends within 30 days, and not before it begins: give --expires such as 90m or 2h")
+
+
+async def _require_way(store: Store, service: str, ask: Ask) -> None:
+    if not _evacuates(ask) and "I14" not in ask.overrides:
+        minds = {"freeze"} if ask.asker is Asker.PERSON else {"freeze", "kill"}
+        refuse_switched_off(service, await store.switches(), frozenset(minds))
+    for lease in await store.leases(service):
+        holder = await store.load(lease.run)
+        if lease.zone == ask.zone:
+            raise taken(lease, holder)
+        makes_way = ask.asker is Asker.PERSON and (_evacuates(ask) or _is_drill(holder))
+        if not makes_way and "I1" not in ask.overrides:
+            raise taken(lease, holder, ask.zone)
+
+
+def _is_drill(run: Run) -> bool:
+    return run.kind == "outing" and parse(run.state).ask.asker is Asker.DRILL
+
+
+def taken(lease: Lease, holder: Run, zone: str | None = None) -> Refused:
+    """Name who has which zone out, since when, and what to do about it."""
+    since = f"{lease.since:%Y-%m-%d %H:%M:%S} UTC"
+    has = f"{holder.kind} {holder.id} of {holder.author} has {lease.zone} since {since} ({holder.status})"
+    command = f"failout deployments show {holder.id}   (or: abort)"
+    if holder.kind == "outing":
+        command = f"failout zone restore {lease.zone} --reason ..."
+    if holder.kind == "region":
+        command = "failout region return --reason ..."
+    why = f"{zone} may not leave: {has}; one zone may be out at a time" if zone else has
+    return Refused("I1", why, zone=zone or lease.zone, next_command=command)
+
+
+async def _again(store: Store, run: Run, ask: Ask, now: datetime) -> Run:
+    stage = parse(run.state).stage
+    if _evacuates(ask) and OutingEvent.EVACUATE in TRANSITIONS[stage]:
+        await store.post_order(run.id, OutingEvent.EVACUATE, author=ask.author, reason=ask.reason, now=now)
+        return run
+    why = f"{ask.zone} is {stage} already: {run.kind} {run.id} of {run.author}, {run.reason}"
+    raise Refused("I1", why, zone=ask.zone, next_command=f"failout zone restore {ask.zone} --reason ...")
+
+
+async def order_outing(
+    store: Store,
+    topology: Topology,
+    zone: str,
+    kind: str,
+    who: Person,
+    args: Mapping[str, Json] | None = None,
+) -> Run:
+    """Tell the run that has the zone out. Raises NotFound when none has, naming a deploy that may have it."""
+    told = f" until {args['expires_at']}" if args else ""
+    async with recorded(store, f"zone {kind} {zone}{told}", author=who.author, reason=who.reason, now=who.now) as doing:
+        topology.zone(zone)
+        if args:
+            _require_time(datetime.fromisoformat(str(args["expires_at"])), who.now)
+        run = await outing_of(store, topology.service, zone)
+        if run is None:
+            raise await _not_out(store, topology.service, zone)
+        number = await store.post_order(run.id, kind, author=who.author, reason=who.reason, now=who.now, args=args)
+        doing.result = f"order {number} for run {run.id}"
+    return run
+
+
+async def _not_out(store: Store, service: str, zone: str) -> NotFound:
+    for lease in await store.leases(service):
+        if lease.zone == zone:
+            return NotFound(f"{zone} is in the hands of run {lease.run}: failout deployments show {lease.run}")
+    return NotFound(f"{zone} is not out: no drain or evacuation of it is under way")
+
+
+async def outing_of(store: Store, service: str, zone: str) -> Run | None:
+    """The unfinished run that takes this zone out, has it out, or brings it back."""
+    for run in await store.runs(service, 500):
+        if run.kind == "outing" and not run.finished and parse(run.state).zone == zone:
+            return run
+    return None
