@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Begin = Callable[["Store", "Topology"], Awaitable["Run"]]
 Enough = Callable[["Run", bool], bool]  # the run, and whether an order waits for it
 SILENCE_S = 2.0
+GONE_S = 1.0  # How often a follower looks whether it has to carry the run itself.
 
 
 def run_name(kind: str) -> str:
@@ -30,34 +31,50 @@ async def carry_until(settings: Settings, log: Log, begin: Begin, enough: Enough
     """Begin a run (or find it), see to it that it is carried, and return it once it is over or `enough`."""
     from orchestrator.bootstrap import open_orchestrator, place_of  # noqa: PLC0415
     from orchestrator.config import read_topology  # noqa: PLC0415
-    from orchestrator.engine.place import Served  # noqa: PLC0415
+    from orchestrator.engine.place import InUse  # noqa: PLC0415
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
 
-    try:
-        async with open_orchestrator(settings, log) as (engine, world):
-            run = await begin(engine.store, world.topology)
-            await engine.start_run(run.id)
-            log("carrying", run=run.id, evidence=run.reason)
-            ending = asyncio.create_task(engine.await_run(run.id))
-            try:
-                return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet)
-            finally:
-                ending.cancel()
-                await asyncio.gather(ending, return_exceptions=True)
-    except Served:
-        store = SqlStore(place_of(settings))
+    begun: Run | None = None
+    while True:
         try:
-            run = await begin(store, read_topology(settings.topology, settings.service))
-            log("following", run=run.id, evidence="`failout serve` carries it")
-            return await _wait(store, run.id, enough, log, None, quiet=quiet)
-        finally:
-            store.close()
+            async with open_orchestrator(settings, log) as (engine, world):
+                run = begun or await begin(engine.store, world.topology)
+                await engine.start_run(run.id)
+                log("carrying", run=run.id, evidence=run.reason)
+                ending = asyncio.create_task(engine.await_run(run.id))
+                try:
+                    return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet)
+                finally:
+                    ending.cancel()
+                    await asyncio.gather(ending, return_exceptions=True)
+        except InUse as busy:
+            log("following", evidence=str(busy))
+            store = SqlStore(place_of(settings))
+            try:
+                begun = begun or await begin(store, read_topology(settings.topology, settings.service))
+                return await _wait(store, begun.id, enough, log, None, quiet=quiet, gone=place_of(settings).is_free)
+            except _Gone:
+                continue  # Whoever carried it has ended: it is ours to carry.
+            finally:
+                store.close()
+
+
+class _Gone(Exception):
+    """Nobody holds the state any more."""
 
 
 async def _wait(
-    store: Store, run_id: str, enough: Enough, log: Log, ending: asyncio.Task[Run] | None, *, quiet: bool
+    store: Store,
+    run_id: str,
+    enough: Enough,
+    log: Log,
+    ending: asyncio.Task[Run] | None,
+    *,
+    quiet: bool,
+    gone: Callable[[], bool] | None = None,
 ) -> Run:
     told = time.monotonic()
+    asked = told
     while True:
         run = await store.load(run_id)
         waits = bool((await store.pending(run_id)).orders)
@@ -68,6 +85,10 @@ async def _wait(
         if not quiet and time.monotonic() - told >= SILENCE_S:
             told = time.monotonic()
             _progress(run, log)
+        if gone is not None and time.monotonic() - asked >= GONE_S:
+            asked = time.monotonic()
+            if gone():
+                raise _Gone
         await asyncio.sleep(0.1)
 
 

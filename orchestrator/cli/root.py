@@ -13,10 +13,13 @@ import click
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "agent": ("agent", "Run the region agent, the only one that reaches instances."),
     "demo": ("demo", "Deploy v2 over v1 in a lab of its own, under live traffic, and report."),
+    "audit": ("audit", "Show who did what and why, and check that the log is whole."),
     "deploy": ("deploy", "Deploy a version zone by zone, or carry on with the deploy that was interrupted."),
     "deployments": ("deployments", "List and show deploys; pause, resume, abort or roll back one."),
     "doctor": ("doctor", "Check credentials, permissions, reachability, topology and state. Changes nothing."),
+    "freeze": ("freeze", "Start nothing new: no deploy, no drill. Evacuations and returns go on."),
     "init": ("init", "Write a commented failout.yaml to start from."),
+    "kill-switch": ("kill_switch", "Stop every automatic act."),
     "lab": ("lab", "Raise, break, heal and take down labs: emulated clouds over real processes."),
     "plan": ("plan", "Say what a deploy would do: order, weights, capacity, estimate. Changes nothing."),
     "proof": ("proof", "Show how fresh and how strong the proof of each zone is, against the objective."),
@@ -28,6 +31,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "state": ("state", "Back up, restore and prune the state."),
     "status": ("status", "Show what is going on, zone by zone."),
     "topology": ("topology", "Show the clouds, regions and zones of the service."),
+    "unfreeze": ("unfreeze", "End a freeze."),
+    "zone": ("zone", "Drain or evacuate one zone by hand, and bring it back."),
 }
 
 

@@ -44,7 +44,8 @@ def human_status(data: dict[str, Any]) -> str:
 
 
 def human_run(run: dict[str, Any]) -> str:
-    lines = [f"{run['kind']} {run['run']} to {run['target']}: {run['status']} after {seconds(run['seconds'])}"]
+    about = "of" if run["kind"] == "outing" else "to"
+    lines = [f"{run['kind']} {run['run']} {about} {run['target']}: {run['status']} after {seconds(run['seconds'])}"]
     if run["status"] != "succeeded" and run["reason"]:
         lines.append(f"  why: {run['reason']}")
     if run["trouble"]:
@@ -53,6 +54,8 @@ def human_run(run: dict[str, Any]) -> str:
     if doing:
         late = f", longer than usual (p75 {seconds(doing['p75_s'])})" if doing["late"] else ""
         lines.append(f"  now: {doing['effect']} {doing['zone'] or ''} for {seconds(doing['seconds'])}{late}")
+    if run["kind"] == "outing":
+        lines.append(f"  {run['course']}, asked by {run['author']}; {_time_left(run)}")
     if run["kind"] == "region":
         lines.append(f"  {run['course']}: {run['note']}")
     if run["kind"] == "runbook":
@@ -67,6 +70,13 @@ def human_run(run: dict[str, Any]) -> str:
     if run["next_command"]:
         lines.append(f"next: {run['next_command']}")
     return "\n".join(lines)
+
+
+def _time_left(run: dict[str, Any]) -> str:
+    until = run["expires_at"][:16].replace("T", " ")
+    if run["expired"]:
+        return f"IT EXPIRED at {until} UTC (I8)"
+    return f"expires at {until} UTC, then: {run['on_expiry']}"
 
 
 def _progress(zone: dict[str, Any]) -> str:

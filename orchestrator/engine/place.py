@@ -35,7 +35,11 @@ def key_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-class Served(Rejected):
+class InUse(Rejected):
+    """Another process carries this state. It picks up runs that are created meanwhile."""
+
+
+class Served(InUse):
     """`failout serve` carries this state: leave new runs to it."""
 
 
@@ -71,6 +75,16 @@ class Place:
         except OSError as error:
             raise _unusable(self.folder, error) from error
 
+    def is_free(self) -> bool:
+        """True when nobody holds the embedded state right now; a database is never free to take."""
+        if self.folder is None:
+            return False
+        try:
+            with self.exclusively():
+                return True
+        except InUse:
+            return False
+
     @contextmanager
     def exclusively(self, *, serving: bool = False) -> Iterator[None]:
         """Hold the embedded state for this process; the kernel lets go when the process ends, however it ends.
@@ -91,7 +105,7 @@ class Place:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder, _, role = os.pread(descriptor, 32, 0).decode().strip().partition(" ")
-                kind = Served if role else Rejected
+                kind = Served if role else InUse
                 raise kind(f"state {self.folder} is in use by process {holder or 'unknown'}") from None
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}{' serve' if serving else ''}\n".encode(), 0)

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from orchestrator.core.outing import OutingState, Stage
+from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.region import Phase
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.script import command_of
 from orchestrator.engine.ports import Run
+
+
+def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
+    """What a list or `status` shows of it beyond what every run has."""
+    state = parse_outing(run.state)
+    left_s = (state.ask.expires_at - now).total_seconds()
+    return {
+        "target": state.zone,
+        "course": str(state.ask.mode),
+        "reason": state.reason or run.reason,
+        "asked_by": str(state.ask.asker),
+        "expires_at": state.ask.expires_at.isoformat(),
+        "on_expiry": str(state.ask.on_expiry),
+        "overrides": list(state.ask.overrides),
+        "expired": left_s <= 0 and not run.finished,
+        "zones": [
+            {
+                "zone": state.zone,
+                "state": str(state.stage),
+                "from_version": state.goal or None,
+                "to_version": state.goal or None,
+                "step": state.step,
+                "steps": [s.share for s in state.steps],
+                "merged_steps": [m for s in state.steps for m in s.merged],
+                "seconds_in_state": round((now - state.since).total_seconds(), 1),
+                "note": state.note,
+            }
+        ],
+        "next_command": None if run.finished else _back(state),
+    }
+
+
+def _back(state: OutingState) -> str:
+    if state.stage in {Stage.RETURNING, Stage.VERIFYING, Stage.RAMPING, Stage.JOINING, Stage.SETTLING}:
+        return f"failout zone evacuate {state.zone} --reason ...   (if it is sick)"
+    return f"failout zone restore {state.zone} --reason ..."
 
 
 def describe_region(run: Run) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import parse
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run, Usual
-from orchestrator.operations.described import describe_region, describe_runbook
+from orchestrator.operations.described import describe_outing, describe_region, describe_runbook
 
 SCHEMA = 1
 
@@ -58,6 +58,8 @@ def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[st
         "doing": _doing(run, usual, now),
         "zones": [],
     }
+    if run.kind == "outing":
+        return common | describe_outing(run, now)
     if run.kind == "runbook":
         return common | describe_runbook(run)
     return common | (describe_region(run) if run.kind == "region" else _describe_deploy(run, now))
