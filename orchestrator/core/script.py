@@ -191,6 +191,7 @@ class Word:
 
 
 _ZONE: Final = {"zone": Arg(Type.ZONE)}
+_OUTING: Final = {**_ZONE, "expires": Arg(Type.DURATION, "--expires", required=False)}
 _REGION: Final = {"region": Arg(Type.REGION)}
 _CLOUD: Final = {"cloud": Arg(Type.CLOUD)}
 _DEPLOY: Final = {"run": Arg(Type.TEXT, required=False)}
@@ -216,6 +217,9 @@ OPERATIONS: Final[Mapping[str, Word]] = {
     ),
     "freeze": Word("start no deploy and no drill until it is taken back (I14)", reason=True),
     "unfreeze": Word("let deploys and drills start again", reason=True),
+    "zone drain": Word("take new traffic from a zone and wait until nothing is in flight", _OUTING, reason=True),
+    "zone evacuate": Word("take a failing zone out at once; asks no guard but the lease", _OUTING, reason=True),
+    "zone restore": Word("bring a zone back in steps", _ZONE, reason=True),
     "region evacuate": Word(
         "move a region's users to the other regions and wait until nobody is left",
         {**_REGION, "override": Arg(Type.TEXT, "--override", required=False)},

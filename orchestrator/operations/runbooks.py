@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import orchestrator
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import Bug, NotFound, Rejected
+from orchestrator.core.outing import Ask, Asker, Mode, Stage
+from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.region import Phase
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import ORDERS, begin
 from orchestrator.core.runbook_row import dump
-from orchestrator.core.script import Runbook
+from orchestrator.core.script import Runbook, duration_s
 from orchestrator.core.topology import Topology
 from orchestrator.documents import Document, known_places, read_document, reason_value_is_wrong
 from orchestrator.engine.ports import Run, Store
 from orchestrator.operations.deploys import order, start_deploy
+from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
 from orchestrator.operations.regions import order_return, regions_of, start_evacuation
+from orchestrator.operations.switches import turn
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
 
@@ -124,6 +128,9 @@ class BoundOperations:
             **{f"deployments {kind}": self._deployments for kind in _DEPLOY_ORDERS},
             "freeze": self._switch,
             "unfreeze": self._switch,
+            "zone drain": self._zone_out,
+            "zone evacuate": self._zone_out,
+            "zone restore": self._zone_back,
             "region evacuate": self._evacuate,
             "region evacuate --cloud": self._evacuate,
             "region return": self._return,
@@ -147,9 +154,10 @@ class BoundOperations:
     async def judge(self, call: Call, run: Run) -> Outcome | None:
         """The end of the run that was begun, or the rest that the operation asks for."""
         verb = call.step.text.split()[1] if " " in call.step.text else ""
-        if run.kind == "region":
-            waits = bool((await self._store.pending(run.id)).orders)
-            return None if waits else _of_region(run, leaving=verb == "evacuate")
+        if run.kind in {"region", "outing"}:
+            if (await self._store.pending(run.id)).orders:
+                return None
+            return (_of_region if run.kind == "region" else _of_outing)(run, leaving=verb in {"evacuate", "drain"})
         if verb in {"pause", "resume"}:
             pending = await self._store.pending(run.id)
             told = Outcome(run.status != "held", f"deploy {run.id} is {run.status}")
@@ -211,10 +219,40 @@ class BoundOperations:
         return any(call.marker in o.reason for o in pending) or any(call.marker in e.event.evidence for e in events)
 
     async def _switch(self, call: Call) -> Outcome:
-        service, now, on = self._world.topology.service, self._world.clock.now(), call.step.text == "freeze"
-        await self._store.set_switch(service, "freeze", on=on, author=call.author, reason=call.reason, now=now)
-        await self._store.append_audit(call.author, call.step.text, call.reason, "done", now)
+        on, now = call.step.text == "freeze", self._world.clock.now()
+        await turn(
+            self._store,
+            self._world.topology.service,
+            "freeze",
+            on=on,
+            author=call.author,
+            reason=call.reason,
+            now=now,
+        )
         return Outcome(True, "deploys and drills start no more" if on else "deploys and drills may start")
+
+    async def _zone_out(self, call: Call) -> Run:
+        begun = await self._begun(call)
+        if begun is not None:
+            return begun
+        now, args = self._world.clock.now(), call.step.args
+        lasts_s = duration_s(args["expires"]) if "expires" in args else self._policy.out_expires_s
+        ask = Ask(
+            args["zone"],
+            Mode(call.step.text.split()[1]),
+            Asker.PERSON,
+            call.author,
+            call.reason,
+            now + timedelta(seconds=lasts_s),
+        )
+        return await start_outing(self._store, self._world.topology, self._policy, ask, call.marker, now)
+
+    async def _zone_back(self, call: Call) -> Run:
+        for run in await self._store.runs(self._world.topology.service):
+            if run.kind == "outing" and await self._ordered(run, call):
+                return run
+        who = Person(call.author, call.reason, self._world.clock.now())
+        return await order_outing(self._store, self._world.topology, call.step.args["zone"], "restore", who)
 
     def _regions(self, call: Call) -> Sequence[str]:
         return regions_of(self._world.topology, call.step.args.get("region"), call.step.args.get("cloud"))
@@ -265,6 +303,16 @@ def _why(run: Run) -> str:
     row = run.state
     reason = row.get("reason") if isinstance(row, dict) else None
     return f": {reason}" if reason else ""
+
+
+def _of_outing(run: Run, *, leaving: bool) -> Outcome | None:
+    state = parse_outing(run.state)
+    told = f"{state.zone} is {state.stage}: {(state.reason if run.status == 'held' else state.note) or run.reason}"
+    if run.status == "held":
+        return Outcome(False, told)
+    if leaving:
+        return Outcome(state.stage is Stage.OUT, told) if state.stage is Stage.OUT or run.finished else None
+    return Outcome(state.stage is not Stage.REFUSED, told) if run.finished else None
 
 
 def _of_region(run: Run, *, leaving: bool) -> Outcome | None:

@@ -107,7 +107,8 @@ class Failout:
             return Ended(self.process.returncode, out, err, seconds)
         with self._stage.glance() as glance:
             events = glance.events(run.id)
-        return Ended(self.process.returncode, out, err, seconds, run, parse(run.state), events)
+        state = parse(run.state) if run.kind == "deploy" else None
+        return Ended(self.process.returncode, out, err, seconds, run, state, events)
 
     def kill(self) -> None:
         """kill -9, as a power cut does it."""
