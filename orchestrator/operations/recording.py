@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 from orchestrator.core.errors import FailoutError
 from orchestrator.core.health import window
-from orchestrator.core.proof import BEFORE_S, History, Proof, Step, derive
+from orchestrator.core.proof import BEFORE_S, History, Proof, Step, Worth, derive
 from orchestrator.core.samples import SPAN_S, Sample, ZoneSample, peak_rps
 from orchestrator.core.standing import Objective
 from orchestrator.core.topology import Topology
@@ -140,6 +140,7 @@ class Recorder:
         self._peak = 0.0
         self._taken = 0
         self._wrong = ""
+        self._told: set[tuple[str, Worth]] = set()
 
     async def begin(self) -> None:
         """Catch up with runs that ended while nobody was there to write their proofs down."""
@@ -171,22 +172,25 @@ class Recorder:
         await self._write()
 
     def _forget_changed(self, runs: Sequence[Run]) -> None:
-        """Whatever a run has just done may have changed its zone's instances, or its neighbours'."""
+        """Whatever a run has just done may have changed its zone's instances, and its neighbours' before the zone leaves."""
         for run in runs:
             known = self._seen.get(run.id)
-            for zone in {run.zone, known.zone if known else None} - {None}:
-                if known is None or known.seq != run.seq:
-                    whole = known is None or known.zone != run.zone or run.effect is None or run.effect.kind == "drain"
-                    topology, place = self._world.topology, cast("str", zone)
-                    for moved in topology.zones_at(place):
-                        for changed in topology.region_of(moved.id).zones if whole else [moved]:
-                            self._gauge.forget(changed)
+            if known is not None and known.seq == run.seq:
+                continue
+            leaving = run.effect is not None and run.effect.kind in {"drain", "evacuate", "leave-region"}
+            scaled = leaving or known is None or known.zone != run.zone
+            for place in {run.zone, known.zone if known else None} - {None}:
+                mine = {z.id for z in self._world.topology.zones_at(cast("str", place))}
+                near = {r.id for r in self._world.topology.regions if mine & {z.id for z in r.zones}}
+                for zone in self._world.topology.zones():
+                    if zone.id in mine or (scaled and zone.region in near):
+                        self._gauge.forget(zone)
 
     async def _measure(self, *, busy: bool) -> None:
         try:
             reading = await self._gauge.tick()
         except FailoutError as error:
-            self._tell(f"not measured: {error}")
+            self.tell(f"not measured: {error}")
             return
         before, self._reading = self._reading, reading
         if before is None:
@@ -221,14 +225,15 @@ class Recorder:
                 self._store, self._world.topology, self._objective, run, self._world.clock.now()
             )
             for proof in proofs:
-                if known.zone == proof.zone:
+                if (proof.id, proof.worth) not in self._told:
                     self._log("proof", run=run.id, zone=proof.zone, evidence=f"{proof.worth}: {proof.evidence}")
+                    self._told.add((proof.id, proof.worth))
         if run.finished:
             if self._on_ended is not None:
                 await self._on_ended(run)
             del self._seen[run.id]
 
-    def _tell(self, wrong: str) -> None:
+    def tell(self, wrong: str) -> None:
         """Once, until it changes."""
         if wrong != self._wrong:
             self._log("recorder", evidence=wrong)
@@ -250,7 +255,7 @@ async def recording(
             try:
                 wait_s = await recorder.turn()
             except Exception as error:  # noqa: BLE001 - what fails here fails no run
-                log("recorder", evidence=f"{type(error).__name__}: {error}")
+                recorder.tell(f"{type(error).__name__}: {error}")
             await world.clock.sleep(max(0.05, wait_s - (world.clock.monotonic() - began)))
 
     watching = asyncio.create_task(watch())
