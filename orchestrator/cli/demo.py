@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.common import HOME, options, seconds, table
+from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
     from orchestrator.lab.demo import Moment
@@ -54,8 +58,7 @@ def command(
         strict=not retries,
         seed=seed,
     )
-    folder = (HOME / "demo" / time.strftime("%Y%m%d-%H%M%S")).resolve()
-    plan = DemoPlan(folder, blueprint, rate=rate, sabotage=sabotage)
+    plan = DemoPlan(_own_folder(), blueprint, rate=rate, sabotage=sabotage)
     if as_json:
         report = run_demo(plan, lambda _: None)
         click.echo(json.dumps(report, indent=2))
@@ -66,8 +69,25 @@ def command(
     sys.exit(0 if report["ok"] else 10)
 
 
+def _own_folder() -> Path:
+    """Made at once, so that two demos that start in the same second do not share one."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(2):
+        folder = (HOME / "demo" / name).resolve()
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            name = f"{name[:15]}-{number}"
+        except OSError as error:
+            raise Rejected(f"{folder} cannot be made: {error.strerror}") from error
+        else:
+            return folder
+    raise AssertionError("numbers do not end")
+
+
 def _screen() -> Any:  # noqa: ANN401 - one of two context managers
-    return LiveTable() if sys.stdout.isatty() else PlainLines()
+    live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return LiveTable() if live else PlainLines()
 
 
 class PlainLines:
@@ -153,7 +173,7 @@ class LiveTable:
             cells: dict[str, Any] = {
                 "zone": zone["zone"],
                 "state": Text(zone["state"] + _share(zone), style),
-                "version": zone["to_version"] if done else zone["from_version"],
+                "version": zone["from_version"] if zone["state"] in _NOT_YET_UPGRADED else zone["to_version"],
                 "share": f"{count / sent:.0%}",
                 "in flight": str(flights.get(zone["zone"], 0)),
                 "errors": f"{seen['failed'] / count:.2%}" if count else "-",
@@ -174,6 +194,7 @@ class LiveTable:
         )
 
 
+_NOT_YET_UPGRADED = frozenset({"waiting", "preparing", "draining", "upgrading", "held-preparing"})
 _COLUMNS = {"zone": 0, "state": 0, "share": 40, "version": 50, "p99": 60, "errors": 70, "in flight": 80}
 _ORDER = (
     "waiting",

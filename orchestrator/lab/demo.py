@@ -116,7 +116,7 @@ def run_demo(plan: DemoPlan, show: Callable[[Moment], None]) -> dict[str, Any]:
 
     Raises FailoutError when the lab cannot be raised. Whatever happens, no process stays.
     """
-    plan.folder.mkdir(mode=0o700, parents=True)
+    plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lab_folder = plan.folder / "lab"
     with _lab(lab_folder, plan.blueprint, show):
         traffic = Traffic(plan, control(lab_folder, "/status")["dns"])
