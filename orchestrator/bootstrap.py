@@ -7,6 +7,7 @@ each cloud's own chain of credentials. SDKs are imported by the adapters when th
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -244,9 +245,12 @@ class Launcher:
 
     def __init__(self) -> None:
         self.engine: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        self._outside = contextvars.copy_context()
 
     async def launch(self, run: str) -> None:
-        await (await asyncio.shield(self.engine)).start_run(run)
+        engine = await asyncio.shield(self.engine)
+        # In a context of its own: within a workflow's, DBOS would take what is asked of it for steps of that workflow.
+        await asyncio.get_running_loop().create_task(engine.start_run(run), context=self._outside.copy())
 
 
 class ReadOnlyTraffic:
