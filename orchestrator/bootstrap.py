@@ -31,8 +31,7 @@ from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
 from orchestrator.operations.expiry import Expiries
-from orchestrator.operations.page import reporting
-from orchestrator.operations.recording import recording
+from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Traffic
 from orchestrator.workflows.deploy import DeployPerformer

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Final
 
-from orchestrator.engine.glance import Glance
-from orchestrator.engine.ports import Run
 from orchestrator.operations import charts
 from orchestrator.operations.report import (
     MEANWHILE_HEAD,
     PROOF_HEAD,
     Report,
-    collect,
     markdown,
     meanwhile,
     phase_seconds,
     proof_cells,
-    report_folder,
     told,
     totals,
     write_files,
@@ -36,20 +31,6 @@ def write_report(report: Report, folder: Path) -> Path:
     """Write report.md and report.html into `folder` and return the latter."""
     write_files(folder, report_md=markdown(report), report_html=page(report))
     return folder / "report.html"
-
-
-def reporting(glance: Glance, state: Path) -> Callable[[Run], Awaitable[None]]:
-    """What `operations.recording` calls when a run has ended: its report, where a zone was out or a deploy was tried."""
-
-    async def write(run: Run) -> None:
-        def gather() -> None:
-            report = collect(glance, run.id, run.updated_at)
-            if report.proofs or report.kind == "deploy":
-                write_report(report, report_folder(state, run.id))
-
-        await asyncio.to_thread(gather)
-
-    return write
 
 
 def page(report: Report) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, cast
 
 from orchestrator.core.errors import FailoutError
@@ -22,7 +23,10 @@ from orchestrator.core.samples import SPAN_S, Sample, ZoneSample, peak_rps
 from orchestrator.core.standing import Objective
 from orchestrator.core.topology import Topology
 from orchestrator.engine.carry import Log
+from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run, Store
+from orchestrator.operations.page import write_report
+from orchestrator.operations.report import collect, report_folder
 from orchestrator.workflows.gauge import Gauge, Reading, ZoneReading
 from orchestrator.workflows.world import World
 
@@ -238,6 +242,20 @@ class Recorder:
         if wrong != self._wrong:
             self._log("recorder", evidence=wrong)
             self._wrong = wrong
+
+
+def reporting(glance: Glance, state: Path) -> OnEnded:
+    """Write the report of each run that has ended, where a zone was out or a deploy was tried."""
+
+    async def write(run: Run) -> None:
+        def gather() -> None:
+            report = collect(glance, run.id, run.updated_at)
+            if report.proofs or report.kind == "deploy":
+                write_report(report, report_folder(state, run.id))
+
+        await asyncio.to_thread(gather)
+
+    return write
 
 
 @asynccontextmanager

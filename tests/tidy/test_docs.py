@@ -13,7 +13,7 @@ import pytest
 from tidy.source import ROOT, text_of, tracked
 
 from orchestrator import cli
-from orchestrator.cli import deploy, doctor, sim
+from orchestrator.cli import deploy, doctor, proof, sim
 from orchestrator.cli.root import root
 from orchestrator.core import errors
 
@@ -82,6 +82,7 @@ def _codes() -> dict[int, str]:
         0: "",
         deploy.NOT_SUCCEEDED: "not succeeded",
         deploy.HELD: "held",
+        proof.NOT_MET: "not met",
         cli.INTERRUPTED: "interrupted",
         cli.READER_GONE: "reader gone",
     }
