@@ -377,7 +377,12 @@ def _counts(box: Box) -> Counters:
 @dataclass(slots=True)
 class SimNotifier:
     wire: Wire
+    on_notice: Callable[[Notice], None] = lambda _notice: None
     notices: list[Notice] = field(default_factory=list)
 
     async def notify(self, notice: Notice) -> None:
-        await self.wire.write("notify", notice.what, [partial(self.notices.append, notice)], None)
+        await self.wire.write("notify", notice.what, [partial(self._arrives, notice)], None)
+
+    def _arrives(self, notice: Notice) -> None:
+        self.notices.append(notice)
+        self.on_notice(notice)

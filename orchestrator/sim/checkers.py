@@ -28,6 +28,9 @@ class Violation:
     zone: str
     what: str
 
+    def __str__(self) -> str:
+        return f"{self.at_s:.2f} s: {self.rule} {self.zone} {self.what}"
+
 
 @dataclass(slots=True, eq=False)
 class Checker:
@@ -54,14 +57,14 @@ class Checker:
 
 
 @dataclass(slots=True, eq=False)
-class _Edges(Checker):
+class Edges(Checker):
     """Shared by checkers that judge the moments in which a zone leaves or has returned."""
 
     _out: set[str] = field(default_factory=set)
 
     def look(self, world: World) -> None:
         for zone_id, zone in world.zones.items():
-            now = _is_in(zone)
+            now = is_in(zone)
             if now is (zone_id in self._out):
                 (self._out.discard if now else self._out.add)(zone_id)
                 (self.returned if now else self.left)(world, zone)
@@ -71,7 +74,7 @@ class _Edges(Checker):
     def returned(self, world: World, zone: ZoneTruth) -> None: ...
 
 
-class OneZoneOut(_Edges):
+class OneZoneOut(Edges):
     """I1: no serving zone is taken out while another is out.
 
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
@@ -84,19 +87,19 @@ class OneZoneOut(_Edges):
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
-        out = [z.zone.id for z in world.zones.values() if not _is_in(z) and z is not zone]
+        out = [z.zone.id for z in world.zones.values() if not is_in(z) and z is not zone]
         dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
         self.clear(zone.zone.id)
-        if (out or dead) and not _long_dead(world, zone) and _serves(zone):
+        if (out or dead) and not _long_dead(world, zone) and serves(zone):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
 
 
-def _is_in(zone: ZoneTruth) -> bool:
+def is_in(zone: ZoneTruth) -> bool:
     """It gets its part and is not on its way back: on the ramp a zone is out, however large its share."""
     return zone.presence >= WHOLE and zone.zone.id not in zone.region.attached.get(RAMP_POOL, ())
 
 
-def _serves(zone: ZoneTruth) -> bool:
+def serves(zone: ZoneTruth) -> bool:
     """Its load balancer calls some instance of it healthy, so that users' requests may go there."""
     return any(target.healthy for box in zone.boxes for target in box.targets.values())
 
@@ -106,7 +109,7 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
     return zone.dark and world.disturbed_at_s < world.now_s - DETECT_S
 
 
-class OnlyHealthyAdvances(_Edges):
+class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
     Does not verify: sickness below a failed share of 4 %, slowness, or what befell the world in the last 12 s.
@@ -119,21 +122,21 @@ class OnlyHealthyAdvances(_Edges):
         self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        others = [z for z in world.zones.values() if z is not zone and _is_in(z)]
+        others = [z for z in world.zones.values() if z is not zone and is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
 
     def _judge(self, world: World, zones: Iterable[ZoneTruth], doing: str) -> None:
         if world.disturbed_at_s >= world.now_s - DETECT_S:
             return
         for zone in zones:
-            sick = [box.id for box in zone.boxes if not box.leaving and box.rps > 0.0 and _sick(world, box)]
+            ill = [box.id for box in zone.boxes if not box.leaving and box.rps > 0.0 and sick(world, box)]
             missing = zone.desired and not [box for box in zone.boxes if box.life is Life.RUNNING]
             self.clear(zone.zone.id)
-            if sick or missing:
-                self.report(world, zone.zone.id, f"{doing} while {', '.join(sick) or 'every instance of it'} was sick")
+            if ill or missing:
+                self.report(world, zone.zone.id, f"{doing} while {', '.join(ill) or 'every instance of it'} was sick")
 
 
-def _sick(world: World, box: Box) -> bool:
+def sick(world: World, box: Box) -> bool:
     return load.fails(box, world.versions[box.version]) >= SICK
 
 
@@ -167,7 +170,7 @@ class CarriesTheLoad(Checker):
         self.exercised += bool(self._before) and after != self._before
         self._before = after
         for region in world.regions.values():
-            whole = all(_is_in(zone) for zone in region.zones)
+            whole = all(is_in(zone) for zone in region.zones)
             beyond_all = self._beyond_all(region)
             for zone in region.zones:
                 carries = zone.serving * zone.zone.rps_per_instance
@@ -232,7 +235,7 @@ class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole.
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
-    judgement in each, or a share that grew because another zone of the region was lost or came back in the last 12 s.
+    judgement in each, or a share that grew because another zone of the region is lost or came back in the last 12 s.
     """
 
     rule: ClassVar[str] = "I9"
@@ -262,7 +265,7 @@ class ReturnsInSteps(Checker):
         if versions <= before:
             return
         self.exercised += 1
-        if world.disturbed_at_s >= world.now_s - DETECT_S:
+        if world.disturbed_at_s >= world.now_s - DETECT_S or any(z.dark for z in zone.region.zones):
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"
@@ -296,17 +299,6 @@ class NobodyNotices(Checker):
         harmed = sum(lost for why, lost in world.ledger.harmed.items() if why != "overload")
         if harmed > 0.5:
             self.report(world, "", f"{harmed:.1f} requests lost")
-
-
-def all_checkers(policy: DeployPolicy, *, calm: bool) -> list[Checker]:
-    return [
-        OneZoneOut(),
-        OnlyHealthyAdvances(),
-        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=2 * policy.poll_s),
-        ReturnsInSteps(policy=policy),
-        NoReplacementUnderTraffic(),
-        NobodyNotices(calm=calm),
-    ]
 
 
 def watch(world: World, checkers: Iterable[Checker]) -> None:

@@ -31,6 +31,7 @@ class Fault(StrEnum):
     KILL_INSIDE = "kill-inside"  # in the middle of a write of several parts
     KILL_AFTER = "kill-after"
     STALL = "stall"  # SIGSTOP: the process sleeps and wakes without knowing
+    CLOCK_JUMP = "clock-jump"  # of the wall clock; a scenario's, like the two below
     # Never drawn: a region that is cut off from the orchestrator, for as long as the scenario says.
     CUT_OFF = "cut-off"
     ONE_WAY = "one-way"  # what is asked arrives there, no answer comes back
@@ -66,7 +67,7 @@ class Faults:
     def fate(self, name: str, about: str, *, write: bool) -> Fault | None:
         self.calls += 1
         if self.cuts and (cut := self._cut(about)) is not None:
-            self.injected[cut] = self.injected.get(cut, 0) + 1
+            self.count(cut)
             return cut
         drawn = self.plan.get(self.calls)
         if drawn is None and self.rates and not self.healed and (not self.only or name.startswith(self.only)):
@@ -75,9 +76,12 @@ class Faults:
             return None
         if drawn is Fault.STALE and name.startswith("agent."):
             return None
-        self.injected[drawn] = self.injected.get(drawn, 0) + 1
+        self.count(drawn)
         self.placed[self.calls] = drawn
         return drawn
+
+    def count(self, fault: Fault) -> None:
+        self.injected[fault] = self.injected.get(fault, 0) + 1
 
     def _cut(self, about: str) -> Fault | None:
         """`about` is a region, a zone of it or instances of that: a cloud's zone ids begin with its region's."""

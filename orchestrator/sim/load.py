@@ -85,20 +85,21 @@ def presence(region: RegionTruth) -> None:
             )
         else:
             weight[box] = 1.0
-    whole_part = _whole_part(weight, region.weights.get(STEADY_POOL, 0) / (counts[STEADY_POOL] or 1))
+    most = max((w for box, w in weight.items() if len(box.targets) == 1), default=max(weight.values(), default=0.0))
+    whole_part = _whole_part(most, region.weights.get(STEADY_POOL, 0) / (counts[STEADY_POOL] or 1))
     for zone in region.zones:
         whole = whole_part * zone.zone.instances
         mine = sum(weight.get(box, 0.0) for box in zone.boxes)
         zone.presence = min(1.0, mine / whole) if whole else 0.0
 
 
-def _whole_part(weight: dict[Box, float], steady: float) -> float:
-    """What an instance with its whole part gets.
+def _whole_part(most: float, steady: float) -> float:
+    """What an instance with its whole part gets; `most` is the largest part of any that stands in one group only.
 
-    On AWS that is what `steady` gives: an instance that joins stands in both groups for a moment and gets up to three
-    parts, which makes nobody else out. Beyond that the weights are wrong, and the others are short.
+    On AWS that is what `steady` gives: an instance that joins stands in both groups for a moment and gets more, and so
+    does a ramp when another zone is lost, which makes nobody else out. Beyond that the weights are wrong, and the
+    others are short.
     """
-    most = max(weight.values(), default=0.0)
     return steady if steady > 0.0 and most <= 3.5 * steady else most
 
 

@@ -1,334 +1,19 @@
-"""Runs the code that ships (core, workflows, engine) through one simulated history, and judges it.
-
-A history has three parts: trouble, then healing, then convergence is demanded. The same seed gives the same trace.
-"""
+"""Many histories, one after the other or side by side, summed up; and one of them told for people."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from random import Random
+from dataclasses import fields, replace
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
-from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
-from orchestrator.core.deploy_row import DeployMachine
-from orchestrator.core.errors import Rejected, Transient
-from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Json
-from orchestrator.core.release import Image, Release
-from orchestrator.core.traffic import STEADY, DesiredTraffic
-from orchestrator.engine.carry import carry
-from orchestrator.engine.memory import MemoryStore
-from orchestrator.engine.ports import Run, Store
 from orchestrator.sim import scenario as scenarios
-from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet, SimNotifier
-from orchestrator.sim.checkers import Checker, Violation, all_checkers, watch
-from orchestrator.sim.faults import Fault, Faults, Wire
-from orchestrator.sim.scenario import Command, Scenario, Strike
-from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
-from orchestrator.sim.truth import WELL, Happening, Life
-from orchestrator.sim.world import World, build
-from orchestrator.workflows.deploy import DeployPerformer
-from orchestrator.workflows.world import World as Ports
-
-RUN = "run-1"
-LONGEST_S = 6_000.0
-SUPERVISE_S = 1.0
-_TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
-LAST_ORDERS = ("resume", "resume", "abort", "resume")  # what a person says to a run that waits once all is healed
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How one history ended. `events`: (effect, event) counts, for coverage; `ended_s` is virtual time."""
-
-    seed: int
-    status: str
-    ended_s: float
-    violations: tuple[Violation, ...]
-    exercised: dict[str, int]
-    faults: dict[str, int]
-    harmed: dict[str, float]
-    events: Counter[tuple[str, str]]
-    trace: tuple[Happening, ...]
-
-
-class _SimStore:
-    """The store as one process sees it: a dead process writes nothing, and may die right before or after a write."""
-
-    _WRITES = frozenset({"claim", "intend", "commit", "save_traffic"})
-
-    def __init__(self, store: MemoryStore, wire: Wire) -> None:
-        self._store = store
-        self._wire = wire
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - every method of the store, unchanged
-        """Called once for each name: what it returns is kept on the instance."""
-        method, wire = getattr(self._store, name), self._wire
-        call = f"store.{name}"
-
-        async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            wire.process.check()
-            return await method(*args, **given)
-
-        async def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            return await wire.instant(call, lambda: method(*args, **given))
-
-        kept = write if name in self._WRITES else read
-        setattr(self, name, kept)
-        return kept
-
-
-@dataclass(frozen=True, slots=True)
-class _Book:
-    store: Store
-    service: str
-
-    async def load(self) -> DesiredTraffic | None:
-        return await self.store.load_traffic(self.service)
-
-    async def save(self, document: DesiredTraffic, expected_version: int) -> None:
-        await self.store.save_traffic(self.service, document, expected_version)
-
-
-@dataclass(frozen=True, slots=True)
-class _Releases:
-    regions: tuple[str, ...]
-
-    def get(self, version: str) -> Release:
-        return Release(version, tuple(Image(region, f"sha256:{version}", {}) for region in self.regions))
-
-
-@dataclass(slots=True)
-class History:
-    """One simulated history: the world, the store, and the processes that carry the run, one after the other."""
-
-    seed: int
-    scenario: Scenario
-    scheduler: Scheduler = field(default_factory=Scheduler)
-    store: MemoryStore = field(default_factory=MemoryStore)
-    machine: DeployMachine = field(default_factory=DeployMachine)
-    carriers: list[Process] = field(default_factory=list)
-    raised: list[Violation] = field(default_factory=list)
-    world: World = field(init=False)
-    faults: Faults = field(init=False)
-    checkers: list[Checker] = field(init=False)
-
-    def __post_init__(self) -> None:
-        scene = self.scenario
-        versions = {"v2": scene.target, "v3": WELL}
-        self.world = build(
-            scene.topology,
-            self.scheduler,
-            version="v1",
-            users_rps=scene.users_rps,
-            versions=versions,
-            physics=scene.physics,
-        )
-        self.faults = Faults(Random(f"{self.seed} faults"), scene.rates, scene.plan)
-        self.checkers = all_checkers(scene.policy, calm=scene.calm)
-        watch(self.world, self.checkers)
-
-    # The orchestrator's side
-
-    def start_run(self) -> None:
-        scene, topology = self.scenario, self.scenario.topology
-        previous = dict.fromkeys(self.world.zones, "v1")
-        state = begin(topology.service, "v2", previous, tuple(order_of_zones(topology)), scene.policy, EPOCH)
-        dumped = self.machine.dump(state)
-        _now(
-            self.store.create_run(
-                RUN, topology.service, "deploy", dumped, self.machine.status(state), author="sim", reason="", now=EPOCH
-            )
-        )
-
-    def start_carrier(self) -> Process:
-        process = Process(f"carrier-{len(self.carriers) + 1}")
-        wire = Wire(process, self.scheduler, self.faults, on_call=self._called)
-        store = cast("Store", _SimStore(self.store, wire))
-        clock, topology = SimClock(self.scheduler, process), self.scenario.topology
-        fleet, regions = SimFleet(self.world, wire), tuple(region.id for region in topology.regions)
-        ports = Ports(
-            topology,
-            {"aws": fleet, "azure": fleet},
-            {"aws": AwsTraffic(self.world, wire), "azure": AzureTraffic(self.world, wire)},
-            SimDns(self.world, wire),
-            {region: SimAgent(self.world, wire, region) for region in regions},
-            clock,
-            SimNotifier(wire),
-            _Book(store, topology.service),
-            _Releases(regions),
-        )
-        body = carry(RUN, self.machine, DeployPerformer(ports), store, clock, process.name, self._log)
-        self.world.note("carrier starts", process.name)
-        self.carriers.append(self.scheduler.spawn(process, body))
-        return process
-
-    def _called(self, name: str, about: str, fault: Fault | None) -> None:
-        if fault is not None:
-            self.world.note("injected", f"{fault} in {name}", about=about)
-
-    def _log(self, event: str, /, **fields: object) -> None:
-        self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
-
-    def supervise(self) -> None:
-        """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""
-        last = self.carriers[-1]
-        if last.done and last.failure is not None:
-            self._blame(last)
-        hangs = last.stalled_until_s > self.scheduler.now_s + 3.0
-        if (not last.alive or (last.done and not self.run().finished) or hangs) and not self.finished():
-            self.start_carrier()
-        self.scheduler.after(self.scenario.restart_s if not last.alive else SUPERVISE_S, self.supervise)
-
-    def _blame(self, process: Process) -> None:
-        failure = process.failure
-        if failure is not None and not isinstance(failure, Transient):
-            told = f"{process.name} died of {failure!r}"
-            self.raised.append(Violation(self.scheduler.now_s, "I11", "", told))
-        process.failure = None
-
-    def run(self) -> Run:
-        return cast("Run", _now(self.store.load(RUN)))
-
-    def state(self) -> DeployState:
-        return self.machine.parse(self.run().state)
-
-    def finished(self) -> bool:
-        return self.run().finished
-
-    # Trouble, healing, convergence
-
-    def arrange(self) -> None:
-        if self.scenario.away:
-            zone = self.world.zones[self.scenario.away]
-            self.world.take_by_hand(zone, out=True)
-            self.scheduler.at(self.scenario.away_until_s, lambda: self.world.take_by_hand(zone, out=False))
-        for strike in self.scenario.strikes:
-            self.scheduler.at(strike.at_s, lambda strike=strike: self._strike(strike))  # type: ignore[misc]
-        for command in self.scenario.commands:
-            self.scheduler.at(command.at_s, lambda command=command: self.order(command))  # type: ignore[misc]
-        for at_s, users_rps in self.scenario.loads:
-            self.scheduler.at(at_s, lambda users_rps=users_rps: self.world.set_load(users_rps))  # type: ignore[misc]
-
-    def _strike(self, strike: Strike) -> None:
-        if self.faults.healed:
-            return
-        zone = self.world.zones[strike.zone]
-        self.world.strike(zone, strike.blow, strike.hard)
-        self.scheduler.after(strike.seconds, lambda: self.world.heal(zone))
-
-    def order(self, command: Command) -> None:
-        if self.finished():
-            return
-        self.world.note("order", command.kind, target=command.target)
-        try:
-            posting = self.store.post_order(
-                RUN, command.kind, author="person", reason="sim", now=EPOCH, args={"target": command.target}
-            )
-            _now(posting)
-        except Rejected as refused:
-            self.world.note("order refused", str(refused))
-
-    def heal(self) -> None:
-        self.faults.healed = True
-        self.world.note("all healed", "")
-        for zone in self.world.zones.values():
-            if zone.blows:
-                self.world.heal(zone)
-        if self.world.users_rps > self.scenario.users_rps:
-            self.world.set_load(self.scenario.users_rps)
-
-    def go(self) -> Result:
-        self.arrange()
-        self.start_run()
-        self.start_carrier()
-        self.scheduler.after(SUPERVISE_S, self.supervise)
-        self._until(self.scenario.trouble_ends_s)
-        self.heal()
-        self._until(self.scheduler.now_s + LONGEST_S)
-        for order in LAST_ORDERS:
-            if self.finished():
-                break
-            self.order(Command(0.0, order))
-            self._until(self.scheduler.now_s + LONGEST_S)
-        self.scheduler.run(self.scheduler.now_s + 60.0)
-        return self._judge()
-
-    def _until(self, until_s: float) -> None:
-        """Go on to the end of the run, or of the time, or until it waits for a person."""
-        healed = self.faults.healed
-        while self.scheduler.now_s < until_s and not self.finished():
-            self.scheduler.run(min(until_s, self.scheduler.now_s + 5.0))
-            if healed and self.run().status in {RunStatus.HELD, RunStatus.PAUSED}:
-                return
-
-    def _judge(self) -> Result:
-        for region in self.world.regions.values():
-            self.world.count(region)
-        violations = [*self.raised, *self._unconverged()]
-        for checker in self.checkers:
-            violations += checker.violations
-        return Result(
-            self.seed,
-            self.run().status,
-            self.scheduler.now_s,
-            tuple(sorted(violations, key=lambda v: (v.at_s, v.rule))),
-            {checker.rule: checker.exercised for checker in self.checkers},
-            {str(fault): count for fault, count in sorted(self.faults.injected.items())},
-            dict(self.world.ledger.harmed),
-            Counter(
-                (record.effect.kind if record.effect else "", record.event.kind)
-                for record in _now(self.store.events(RUN))
-            ),
-            tuple(self.world.trace),
-        )
-
-    def _unconverged(self) -> list[Violation]:
-        """Everything that is not as it should be once all is healed and the run has ended (I8, I11)."""
-        state, wrong = self.state(), []
-        if state.status not in FINISHED:
-            active = state.active_zone()
-            if state.status is RunStatus.HELD and self.scenario.target != WELL and active is not None:
-                return []  # A sick version on hold is a named hold: a person must choose.
-            told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
-            return [self._late("", f"never ended: {state.status}; {told}")]
-        if _now(self.store.leases(self.scenario.topology.service)):
-            wrong.append(self._late("", "a lease is left"))
-        baseline = {region.id: region.weight for region in self.scenario.topology.regions}
-        if self.world.dns_weights != baseline:
-            wrong.append(self._late("", f"region weights are left at {self.world.dns_weights}"))
-        traffic = _now(self.store.load_traffic(self.scenario.topology.service))
-        for progress in state.zones:
-            zone = self.world.zones[progress.zone]
-            versions = {box.version for box in zone.boxes}
-            well = all(box.life is Life.RUNNING and box.listening for box in zone.boxes)
-            if zone.presence < 1.0 or (traffic and traffic.zones.get(progress.zone, STEADY) != STEADY):
-                wrong.append(self._late(progress.zone, f"is left out, presence {zone.presence:.2f}"))
-            if len(versions) != 1 or not well:
-                wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, well: {well}"))
-            if len(zone.boxes) != zone.zone.instances:
-                wrong.append(self._late(progress.zone, f"has {len(zone.boxes)} instances"))
-            if not zone.repairs:
-                wrong.append(self._late(progress.zone, "its repairs are left frozen"))
-            if state.status is RunStatus.SUCCEEDED and versions != {state.target}:
-                wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, not {state.target}"))
-        return wrong
-
-    def _late(self, zone: str, what: str) -> Violation:
-        return Violation(self.scheduler.now_s, "converges", zone, what)
-
-
-def _now(call: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever the store returns
-    """Run a call to the memory store, which never suspends."""
-    try:
-        call.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("the memory store suspended")
+from orchestrator.sim.coverage import coverage
+from orchestrator.sim.history import History, Result
+from orchestrator.sim.scenario import Scenario
 
 
 def simulate(seed: int, scenario: Scenario | None = None) -> Result:
@@ -361,16 +46,17 @@ def _briefly(seed: int) -> Result:
 
 def _sum(results: Iterable[Result]) -> dict[str, Json]:
     histories, violations, violating = 0, 0, list[Json]()
-    statuses, exercised, faults, events = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    statuses, exercised, faults = Counter[str](), Counter[str](), Counter[str]()
+    transitions = Counter[tuple[str, str]]()
     for result in results:
         histories += 1
         violations += len(result.violations)
         statuses[result.status] += 1
         exercised.update(result.exercised)
         faults.update(result.faults)
-        events.update({f"{effect} {event}".strip(): count for (effect, event), count in result.events.items()})
+        transitions.update(result.transitions)
         if result.violations and len(violating) < 20:
-            told = [f"{v.at_s:.2f} s: {v.rule} {v.zone} {v.what}" for v in result.violations]
+            told = [str(violation) for violation in result.violations]
             violating.append({"seed": result.seed, "violations": list[Json](told)})
     return cast(
         "dict[str, Json]",
@@ -378,25 +64,30 @@ def _sum(results: Iterable[Result]) -> dict[str, Json]:
             "histories": histories,
             "violations": violations,
             "violating": violating,
-            "invariants": dict(sorted(exercised.items())),
+            "invariants": dict(sorted(exercised.items(), key=lambda item: int(item[0][1:]))),
+            "never_exercised": sorted(rule for rule, count in exercised.items() if not count),
+            "transitions": coverage(transitions),
             "statuses": dict(sorted(statuses.items())),
             "faults": dict(sorted(faults.items())),
-            "events": dict(sorted(events.items())),
         },
     )
 
 
-def replay(seed: int, scenario: Scenario | None = None) -> str:
+def tell(result: Result, scenario: Scenario) -> str:
     """Tell one history for people: seed first, then its world, its violations, and what happened in order."""
-    drawn = scenario or scenarios.swarm(seed)
-    result = simulate(seed, drawn)
-    world = [f"{f.name}: {getattr(drawn, f.name)}" for f in fields(drawn) if f.name not in {"topology", "policy"}]
-    shape = ", ".join(f"{region.id} {len(region.zones)} zones" for region in drawn.topology.regions)
-    broken = [f"{v.at_s:9.2f} VIOLATION {v.rule} {v.zone} {v.what}" for v in result.violations]
-    told = [
+    given = {f.name: getattr(scenario, f.name) for f in fields(scenario) if f.name not in {"topology", "policy"}}
+    world = [f"{name}: {value}" for name, value in given.items() if value]
+    shape = ", ".join(f"{region.id} {len(region.zones)} zones" for region in scenario.topology.regions)
+    broken = [f"  VIOLATION {violation}" for violation in result.violations]
+    happened = [
         f"{h.at_s:9.2f} {h.kind} {h.what} {' '.join(f'{k}={v}' for k, v in h.args.items())}".rstrip()
         for h in result.trace
     ]
-    return "\n".join(
-        [f"seed {seed}", shape, *world, f"ended {result.status} at {result.ended_s:.1f} s", *broken, *told]
-    )
+    ended = f"ended {result.status} at {result.ended_s:.1f} s"
+    return "\n".join([f"seed {result.seed}", shape, *world, ended, *broken, *happened])
+
+
+def replay(seed: int, scenario: Scenario | None = None) -> str:
+    """Run one history and tell it."""
+    drawn = scenario or scenarios.swarm(seed)
+    return tell(simulate(seed, drawn), drawn)

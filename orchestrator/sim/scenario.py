@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.deploy import DeployPolicy, OnFailure
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
+from orchestrator.engine.ports import SwitchName
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.truth import WELL, Behaviour, Blow, Physics
 
@@ -47,6 +48,25 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Switching:
+    """A person turns the freeze or the kill switch on or off."""
+
+    at_s: float
+    name: SwitchName
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The orchestrator cannot reach a region: its clouds' APIs and its agent. `one_way`: only answers are lost."""
+
+    at_s: float
+    region: str
+    seconds: float
+    one_way: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One history's world. `rates` are chances per call, 0..1; `plan` says what befalls the n-th call, from 1."""
 
@@ -60,6 +80,11 @@ class Scenario:
     strikes: tuple[Strike, ...] = ()
     commands: tuple[Command, ...] = ()
     loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
+    switches: tuple[Switching, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    jumps: tuple[tuple[float, float], ...] = ()  # (at_s, seconds by which the wall clock is wrong from then on)
+    deaths: tuple[tuple[float, Fault], ...] = ()  # (at_s, KILL_BEFORE or STALL), whatever the carrier is doing
+    full: tuple[str, ...] = ()  # zones whose cloud has no room for more instances
     away: str = ""  # this zone was taken out by hand, behind Failout's back, before the run began
     away_until_s: float = 60.0
     restart_s: float = 2.0  # from the death of a carrier to the next
@@ -111,6 +136,9 @@ _CALL_FAULTS = (
     Fault.STALE,
     Fault.SLOW,
 )
+_SWITCHES: tuple[SwitchName, ...] = ("freeze", "kill")
+_ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
+_KILLS = (Fault.KILL_BEFORE, Fault.KILL_INSIDE, Fault.KILL_AFTER, Fault.STALL)
 _SICK = (
     Behaviour(boots=False),
     Behaviour(ready=False),
@@ -119,6 +147,7 @@ _SICK = (
     Behaviour(error_share=0.05),
     Behaviour(added_ms=150.0),
     Behaviour(dies_after_s=6.0),
+    Behaviour(dies_after_s=16.0),
 )
 
 
@@ -134,20 +163,49 @@ def swarm(seed: int) -> Scenario:
         chosen = random.sample(_CALL_FAULTS, random.randint(1, 4))
         scenario = replace(scenario, rates=dict.fromkeys(chosen, random.choice((0.005, 0.02, 0.06))))
     if random.random() < 0.5:
-        kills = random.sample((Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.STALL), random.randint(1, 3))
+        kills = random.sample(_KILLS, random.randint(1, 3))
         scenario = replace(scenario, rates={**scenario.rates, **dict.fromkeys(kills, random.choice((0.002, 0.01)))})
     if random.random() < 0.25:
-        scenario = replace(scenario, target=random.choice(_SICK))
+        policy = replace(BRISK, on_failure=random.choice(list(OnFailure)))
+        scenario = replace(scenario, target=random.choice(_SICK), policy=policy)
+    scenario = _draw_blows(random, scenario, zones)
+    return _draw_people(random, scenario)
+
+
+def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
+    """What befalls the world: zones, the way to a region, load, clocks, what somebody did by hand."""
     if random.random() < 0.3:
         blow = random.choice(list(Blow))
         strike = Strike(random.uniform(0, 150), random.choice(zones), blow, random.uniform(5, 60), 0.3)
         scenario = replace(scenario, strikes=(strike,))
+    if random.random() < 0.12:
+        region = random.choice(scenario.topology.regions).id
+        cut = Cut(random.uniform(0, 150), region, random.uniform(2, 50), one_way=random.random() < 0.5)
+        scenario = replace(scenario, cuts=(cut,))
+    if random.random() < 0.15:
+        rises = sorted(random.uniform(0, 150) for _ in range(random.randint(1, 3)))
+        loads = tuple((at_s, scenario.users_rps * random.uniform(0.5, 1.6)) for at_s in rises)
+        scenario = replace(scenario, loads=loads)
+    if random.random() < 0.1:
+        jumps = ((random.uniform(0, 150), random.choice((-3600.0, -30.0, 30.0, 86400.0))),)
+        scenario = replace(scenario, jumps=jumps)
+    if random.random() < 0.05:
+        scenario = replace(scenario, full=(random.choice(zones),))
+    if random.random() < 0.05:
+        scenario = replace(scenario, away=random.choice(zones), away_until_s=random.uniform(5, 60))
+    return scenario
+
+
+def _draw_people(random: Random, scenario: Scenario) -> Scenario:
+    """Orders and switches at random times."""
     if random.random() < 0.3:
-        kinds = random.choices(("pause", "resume", "abort", "rollback", "retarget"), k=random.randint(1, 4))
+        kinds = random.choices(_ORDERS, k=random.randint(1, 4))
         commands = tuple(Command(random.uniform(0, 150), kind, "v3") for kind in kinds)
         scenario = replace(scenario, commands=tuple(sorted(commands, key=lambda c: c.at_s)))
-    if random.random() < 0.15:
-        scenario = replace(scenario, loads=((random.uniform(0, 100), scenario.users_rps * random.uniform(0.5, 1.6)),))
+    if random.random() < 0.12:
+        at_s, name = random.uniform(0, 150), random.choice(_SWITCHES)
+        back_s = at_s + random.uniform(5, 90)
+        scenario = replace(scenario, switches=(Switching(at_s, name, on=True), Switching(back_s, name, on=False)))
     return scenario
 
 

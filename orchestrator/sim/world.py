@@ -173,6 +173,7 @@ class World:
 
     def take_by_hand(self, zone: ZoneTruth, *, out: bool) -> None:
         """Somebody uses the cloud's console: the zone leaves traffic at once, or comes back."""
+        self.disturbed_at_s = self.now_s
         self.note("by hand", zone.zone.id, out=out)
         if zone.region.aws:
             (self.detach if out else self.attach)(zone, STEADY_POOL)

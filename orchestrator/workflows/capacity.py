@@ -102,8 +102,12 @@ class Capacity:
         A rule that a person has overridden is put to the test too, so that what it would have said is told.
         """
         topology, policy = job.world.topology, job.policy
-        loads = await self._gauge.loads(policy.load_window_s)
+        loads = dict(await self._gauge.loads(policy.load_window_s))
         seen = await self._steering.seen()
+        own = seen.get(job.zone.id)
+        if job.zone.id not in loads and own is not None and own.total and not own.healthy:
+            # Dead by its agent and by its load balancer: it carries nobody, and may be rolled forward to the fix (I13).
+            loads[job.zone.id] = ZoneLoad(job.zone.id, 0.0, own.total, 0)
         waived = []
         for refusal in (
             refuse_second_zone_out(job.zone.id, seen),

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.run import Result, simulate
+from orchestrator.sim.history import Result
+from orchestrator.sim.run import simulate
 from orchestrator.sim.scenario import Command, Scenario, Strike, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.deploy import DeployPolicy
-from orchestrator.sim.checkers import all_checkers, watch
+from orchestrator.sim.checkers import watch
+from orchestrator.sim.deeds import all_checkers
 from orchestrator.sim.scenario import BRISK, two_clouds
 from orchestrator.sim.scheduler import Scheduler
 from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Admin, Behaviour, Blow
@@ -21,7 +22,7 @@ class Script:
         self.scheduler = Scheduler()
         versions = {"v2": target}
         self.world: World = build(two_clouds(), self.scheduler, version="v1", users_rps=users_rps, versions=versions)
-        self.checkers = all_checkers(policy, calm=True)
+        self.checkers = all_checkers(policy, lambda: None, calm=True)
         watch(self.world, self.checkers)
 
     def wait(self, seconds: float) -> None:
@@ -84,7 +85,8 @@ def test_the_right_order_harms_nobody(zone: str) -> None:
     assert sum(script.world.ledger.harmed.values()) == 0
     assert {box.version for box in script.world.zones[zone].boxes} == {"v2"}
     exercised = {checker.rule: checker.exercised for checker in script.checkers}
-    assert all(exercised.values()), exercised
+    deeds = {"I8", "I11", "I12", "I14"}  # nobody writes through a port here, and no person says anything
+    assert {rule for rule, count in exercised.items() if not count} == deeds
 
 
 @pytest.mark.parametrize("zone", [AWS, AZURE])

@@ -1,0 +1,73 @@
+"""Which transitions of the shipped machine the histories have taken, of all that its tables know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.core.deploy import (
+    ORDER_REFUSED,
+    RUN_TRANSITIONS,
+    ZONE_TRANSITIONS,
+    DeployState,
+    E,
+    R,
+    ZoneProgress,
+    apply,
+    meaning,
+)
+from orchestrator.core.deploy_row import DeployMachine
+from orchestrator.core.machine import Event, Json
+
+# What an order to the run is for each zone that it moves; any other move of a zone in its wake is a rollback's.
+_OF_ORDER: Mapping[str, E] = {R.RESUME: E.RESUME, R.RETARGET: E.RETARGET}
+
+
+@dataclass(slots=True)
+class WatchedMachine(DeployMachine):
+    """The machine that ships, and a count of (state, event) for every transition that a zone or the run makes."""
+
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def apply(self, state: DeployState, event: Event, now: datetime) -> DeployState:
+        after = apply(state, event, now)
+        self.taken.update(_transitions(state, event, after))
+        return after
+
+
+def _transitions(before: DeployState, event: Event, after: DeployState) -> Iterator[tuple[str, str]]:
+    if event.kind == ORDER_REFUSED:
+        return
+    if event.zone is None:
+        yield before.status, event.kind
+        for old, new in zip(before.zones, after.zones, strict=True):
+            if old.state is not new.state or old.goal != new.goal:
+                yield old.state, meaning(before, old, _OF_ORDER.get(event.kind, E.SENT_BACK))
+        return
+    zone = before.zone(event.zone)
+    yield zone.state, meaning(before, zone, E(event.kind))
+    if before.status is not after.status:
+        yield before.status, next(k for k, status in RUN_TRANSITIONS[before.status].items() if status is after.status)
+    for old, new in _others(before, after, event.zone):
+        if old.state is not new.state:
+            yield old.state, E.SENT_BACK
+
+
+def _others(before: DeployState, after: DeployState, zone: str) -> Iterator[tuple[ZoneProgress, ZoneProgress]]:
+    return ((old, new) for old, new in zip(before.zones, after.zones, strict=True) if old.zone != zone)
+
+
+def every_transition() -> frozenset[tuple[str, str]]:
+    """(state, event) of both tables."""
+    zones = ((str(state), str(event)) for state, events in ZONE_TRANSITIONS.items() for event in events)
+    runs = ((str(status), str(event)) for status, events in RUN_TRANSITIONS.items() for event in events)
+    return frozenset(zones) | frozenset(runs)
+
+
+def coverage(taken: Iterable[tuple[str, str]]) -> dict[str, Json]:
+    """`covered` of `all` transitions, and the names of those that no history took."""
+    known, seen = every_transition(), {(str(state), str(event)) for state, event in taken}
+    missing: list[Json] = [f"{state} {event}" for state, event in sorted(known - seen)]
+    return {"covered": len(known & seen), "all": len(known), "missing": missing}

@@ -1,0 +1,242 @@
+"""Checkers of what is done and when: what people said, what was recorded, who was told. They see writes, not only the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from orchestrator.core.deploy import DeployPolicy
+from orchestrator.engine.ports import Lease
+from orchestrator.sim.checkers import (
+    DETECT_S,
+    SLACK,
+    WHOLE,
+    CarriesTheLoad,
+    Checker,
+    Edges,
+    NobodyNotices,
+    NoReplacementUnderTraffic,
+    OneZoneOut,
+    OnlyHealthyAdvances,
+    ReturnsInSteps,
+)
+from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
+from orchestrator.sim.world import World
+
+STOPS_WITHIN_S = 15.0  # a call under way, a load being measured: what a switch cannot call back
+QUIET_S = 30.0  # on top of the longest effect
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A process is about to change something through a port. `intended`: its run's row names an effect.
+
+    `carrier` is whom the row names; `stalled_until_s` when the process last woke up from a SIGSTOP.
+    """
+
+    process: str
+    call: str
+    about: str
+    intended: bool
+    carrier: str | None
+    stalled_until_s: float
+
+
+@dataclass(slots=True, eq=False)
+class DeedChecker(Edges):
+    def wrote(self, world: World, deed: Deed) -> None: ...
+
+    def told(self, world: World) -> None:
+        """A person has been paged or warned."""
+
+    def ordered(self, world: World, kind: str) -> None: ...
+
+    def switched(self, world: World, name: str, *, on: bool) -> None: ...
+
+    def passes(self, world: World) -> None:
+        """A second has passed."""
+
+
+@dataclass(slots=True, eq=False)
+class JudgedAfterwards(DeedChecker):
+    """I4: a zone leaves only when what stays can carry its region's load, not what is there while it is still in.
+
+    Projects, at the moment of leaving, the region's users onto the other zones' healthy instances. Does not verify:
+    overrides (a deploy knows none here), the other regions, a sick version that must leave at once, or what happened
+    in the 12 s after a fault or a rise of load.
+    """
+
+    rule: ClassVar[str] = "I4"
+    max_utilisation: float = 0.75
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        if zone.presence >= WHOLE or world.disturbed_at_s >= world.now_s - DETECT_S:
+            return  # On the ramp with its whole part, or nobody's doing.
+        if any(world.versions[box.version] != WELL for box in zone.boxes):
+            return
+        self.exercised += 1
+        self.clear(zone.zone.id)
+        others = [z for z in zone.region.zones if z is not zone]
+        carries = sum(_healthy(z) * z.zone.rps_per_instance for z in others)
+        used = zone.region.rps / carries if carries else float(zone.region.rps > 1.0)
+        if used > self.max_utilisation + SLACK:
+            self.report(world, zone.zone.id, f"left; {zone.region.rps:.0f}/s on {carries:.0f}/s is {used:.2f}")
+
+
+def _healthy(zone: ZoneTruth) -> int:
+    """Its load balancer sends traffic there, and it answers."""
+    return sum(any(t.healthy and not t.draining for t in box.targets.values()) for box in zone.boxes if box.listening)
+
+
+@dataclass(slots=True, eq=False)
+class NothingStaysOutSilently(DeedChecker):
+    """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
+
+    A person's own order or hand counts as told. Does not verify: that anybody reads it, or what a notice says.
+    """
+
+    rule: ClassVar[str] = "I8"
+    longest_s: float = 180.0
+    _acted_s: float = 0.0
+    _told_s: float = float("-inf")
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        self._since[zone.zone.id] = world.now_s
+
+    def returned(self, world: World, zone: ZoneTruth) -> None:  # noqa: ARG002
+        self._since.pop(zone.zone.id, None)
+        self.clear(zone.zone.id)
+
+    def wrote(self, world: World, deed: Deed) -> None:
+        if not deed.call.startswith("store."):
+            self._acted_s = world.now_s
+
+    def told(self, world: World) -> None:
+        self._told_s = world.now_s
+
+    def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
+        self._told_s = world.now_s
+
+    def switched(self, world: World, name: str, *, on: bool) -> None:  # noqa: ARG002
+        self._told_s = world.now_s
+
+    def passes(self, world: World) -> None:
+        for zone_id, since_s in self._since.items():
+            if world.now_s - max(since_s, self._acted_s) < self.longest_s + QUIET_S:
+                continue
+            self.exercised += 1
+            if self._told_s < since_s:
+                self.report(world, zone_id, f"out since {since_s:.0f} s, and nobody has been told")
+
+
+@dataclass(slots=True, eq=False)
+class IntentFirst(DeedChecker):
+    """I11: nothing is changed unless the run's row says what is intended, and the row names whoever changes it.
+
+    A carrier that slept may still finish the one call it was in: no cloud checks a number of ours. That a run ends as
+    it would have ended without its crashes is judged by convergence. Does not verify: that the change is the effect's.
+    """
+
+    rule: ClassVar[str] = "I11"
+
+    def wrote(self, world: World, deed: Deed) -> None:
+        self.exercised += 1
+        if not deed.intended:
+            self.report(world, deed.about, f"{deed.call} of {deed.about} though no effect is intended")
+        if deed.carrier != deed.process and deed.stalled_until_s < world.now_s - STOPS_WITHIN_S:
+            self.report(world, deed.about, f"{deed.call} by {deed.process}, while {deed.carrier} carries the run")
+
+
+@dataclass(slots=True, eq=False)
+class NewestFirst(DeedChecker):
+    """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
+
+    Judged on instances as they are replaced. Does not verify: that a rollback skips the bake; health is I2's.
+    """
+
+    rule: ClassVar[str] = "I12"
+    old: str = "v1"
+    _first_s: dict[str, float] = field(default_factory=dict)
+    _last_s: dict[str, float] = field(default_factory=dict)
+    _back: set[str] = field(default_factory=set)
+
+    def replaced(self, world: World, box: Box) -> None:
+        zone, zone_id = box.zone, box.zone.zone.id
+        if zone.model != self.old:
+            self._first_s.setdefault(zone_id, world.now_s)
+            self._last_s[zone_id] = world.now_s
+            self._back.discard(zone_id)
+            return
+        if zone_id in self._back or zone_id not in self._first_s:
+            return
+        self.exercised += 1
+        self._back.add(zone_id)
+        first_s, last_s = self._first_s.pop(zone_id), self._last_s.pop(zone_id)
+        for other, at_s in self._first_s.items():
+            if at_s > first_s and self._last_s[other] > last_s and self._changed(world.zones[other]):
+                self.report(world, zone_id, f"goes back before {other}, which changed after it")
+
+    def _changed(self, zone: ZoneTruth) -> bool:
+        return any(b.version != self.old and not b.leaving and b.life is Life.RUNNING for b in zone.boxes)
+
+
+@dataclass(slots=True, eq=False)
+class StopsWhenTold(DeedChecker):
+    """I14: while the kill switch is on nothing is changed; while a freeze is on no further zone leaves.
+
+    What was under way may end (15 s). A zone that left before the freeze is brought back, and a rollback or an abort
+    that a person ordered goes on. Does not verify: drills or automatic failovers, which a deploy is not.
+    """
+
+    rule: ClassVar[str] = "I14"
+    lease: Callable[[], Lease | None] = lambda: None
+    _since: dict[str, float] = field(default_factory=dict)
+    _started: dict[str, int] = field(default_factory=dict)
+    _going_back: bool = False
+
+    def switched(self, world: World, name: str, *, on: bool) -> None:
+        if on:
+            self._since[name] = world.now_s
+        else:
+            self._since.pop(name, None)
+
+    def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
+        if kind in {"abort", "rollback", "retarget"}:
+            self._going_back = kind != "retarget"
+
+    def passes(self, world: World) -> None:
+        self.exercised += any(world.now_s > since_s + STOPS_WITHIN_S for since_s in self._since.values())
+
+    def wrote(self, world: World, deed: Deed) -> None:
+        since_s = self._since.get("kill", float("inf"))
+        asleep = deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S
+        if world.now_s > since_s + STOPS_WITHIN_S and not asleep:
+            self.report(world, deed.about, f"{deed.call} though everything automatic was stopped at {since_s:.0f} s")
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        lease, zone_id = self.lease(), zone.zone.id
+        if lease is None or lease.zone != zone_id:
+            return
+        going_on = self._started.get(zone_id) == lease.fence
+        self._started[zone_id] = lease.fence
+        since_s = self._since.get("freeze", float("inf"))
+        if world.now_s > since_s + STOPS_WITHIN_S and not going_on and not self._going_back:
+            self.report(world, zone_id, f"left though nothing may start since {since_s:.0f} s")
+
+
+def all_checkers(policy: DeployPolicy, lease: Callable[[], Lease | None], *, calm: bool) -> list[Checker]:
+    return [
+        OneZoneOut(),
+        OnlyHealthyAdvances(),
+        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=2 * policy.poll_s),
+        JudgedAfterwards(max_utilisation=policy.max_utilisation),
+        NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s)),
+        ReturnsInSteps(policy=policy),
+        IntentFirst(),
+        NewestFirst(),
+        NoReplacementUnderTraffic(),
+        StopsWhenTold(lease=lease),
+        NobodyNotices(calm=calm),
+    ]
