@@ -64,14 +64,12 @@ def run(args: list[str]) -> int:
 
 
 def _run(args: list[str]) -> int:
-    from click.utils import PacifyFlushWrapper  # noqa: PLC0415
-
     from orchestrator.cli.root import root  # noqa: PLC0415
 
     try:
         result = root.main(args=args, prog_name="failout", standalone_mode=False)
     except SystemExit as end:
-        if isinstance(sys.stdout, PacifyFlushWrapper):  # click's way to say that the reader is gone
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's way to say that the reader is gone
             raise BrokenPipeError from end
         return end.code if isinstance(end.code, int) else 0
     return result if isinstance(result, int) else 0
