@@ -69,7 +69,7 @@ def _run(args: list[str]) -> int:
     try:
         result = root.main(args=args, prog_name="failout", standalone_mode=False)
     except SystemExit as end:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click's way to say that the reader is gone
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click's way to say that the reader is gone
             raise BrokenPipeError from end
         return end.code if isinstance(end.code, int) else 0
     return result if isinstance(result, int) else 0
