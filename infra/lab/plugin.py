@@ -54,7 +54,8 @@ class LabProvider(p.Provider):
         return p.InvokeResponse(values(recorded.call(request.tok)))
 
     async def check(self, request: p.CheckRequest) -> p.CheckResponse:
-        return p.CheckResponse(request.new_inputs)
+        """The SDK names every output as an input without a value; those are none."""
+        return p.CheckResponse({key: item for key, item in request.new_inputs.items() if item.value is not None})
 
     async def diff(self, request: p.DiffRequest) -> p.DiffResponse:
         old, new = request.old_state, request.new_inputs
@@ -67,12 +68,12 @@ class LabProvider(p.Provider):
         if request.preview:
             return p.CreateResponse("", request.properties)
         inputs = plain_map(request.properties)
-        made, outputs = await asyncio.to_thread(self._cloud.create, request.type, request.name, inputs)
-        return p.CreateResponse(made, values({**outputs, **inputs}))
+        made, outputs = await asyncio.to_thread(self._cloud.create, kind(request.type), request.name, inputs)
+        return p.CreateResponse(made, values({**inputs, **outputs}))
 
     async def read(self, request: p.ReadRequest) -> p.ReadResponse:
         inputs, state = plain_map(request.inputs), plain_map(request.properties)
-        live = await asyncio.to_thread(self._cloud.read, request.type, request.resource_id, inputs)
+        live = await asyncio.to_thread(self._cloud.read, kind(request.type), request.resource_id, inputs)
         if live is None:
             return p.ReadResponse("", {}, {})
         return p.ReadResponse(request.resource_id, values({**state, **live}), values(live))
@@ -81,16 +82,21 @@ class LabProvider(p.Provider):
         if request.preview:
             return p.UpdateResponse({**request.olds, **request.news})
         inputs, state = plain_map(request.news), plain_map(request.olds)
-        outputs = await asyncio.to_thread(self._cloud.update, request.type, request.resource_id, inputs)
+        outputs = await asyncio.to_thread(self._cloud.update, kind(request.type), request.resource_id, inputs)
         return p.UpdateResponse(values({**state, **outputs}))
 
     async def delete(self, request: p.DeleteRequest) -> None:
         await asyncio.to_thread(
-            self._cloud.delete, request.type, request.resource_id, plain_map(request.properties)
+            self._cloud.delete, kind(request.type), request.resource_id, plain_map(request.properties)
         )
 
     async def cancel(self) -> None:
         return None
+
+
+def kind(qualified: str) -> str:
+    """The engine names a type with those of its parents: `failout:aws:Front$aws:lb/listener:Listener`."""
+    return qualified.rsplit("$", 1)[-1]
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -32,7 +32,7 @@ def answer(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, Json]:
         return _azure(kind, name, inputs)
     if kind.startswith("aws:"):
         return _aws(kind, name, inputs)
-    return name, dict(inputs)
+    raise ValueError(f"{name}: nothing is known of type {kind}")
 
 
 def call(token: str) -> Json:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from botocore import xform_name
 from botocore.session import Session
+from stacks import Shape, stacks
+
 from infra.components import azure_access
 from infra.components.aws_access import dns_statements, orchestrator_statements, secret_statements
 from orchestrator.clouds.aws import inspect as aws_doctor
 from orchestrator.clouds.azure import inspect as azure_doctor
-from stacks import Shape, stacks
 
 CLOUDS = Path(__file__).resolve().parents[2] / "orchestrator" / "clouds"
 RECORDED = json.loads((Path(__file__).parent / "recorded_calls.json").read_text("utf-8"))
@@ -43,7 +44,9 @@ AZURE = {
     "VirtualMachineScaleSets_Update": f"{SETS}/write",
     "VirtualMachineScaleSets_UpdateInstances": f"{SETS}/manualUpgrade/action",
 }
-AZURE_METHODS = re.compile(r"\bsets\.begin_(\w+)|virtual_machine_scale_sets\.(?:begin_)?(\w+)\(|_address_pools\.(?:begin_)?(\w+)\(")
+AZURE_METHODS = re.compile(
+    r"\bsets\.begin_(\w+)|virtual_machine_scale_sets\.(?:begin_)?(\w+)\(|_address_pools\.(?:begin_)?(\w+)\("
+)
 AZURE_GROUPS = ("VirtualMachineScaleSets", "VirtualMachineScaleSets", "LoadBalancerBackendAddressPools")
 
 

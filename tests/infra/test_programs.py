@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from stacks import AWS_REGIONS, SHAPES, Shape, aws, azure, everything, fleets, region, stacks
+
 from infra.components.settings import SettingsError
 from infra.lab.engine import Recorder, Resource, Run, run
 from infra.lab.run import whole
 from infra.policy import rules
-from stacks import AWS_REGIONS, SHAPES, Shape, aws, azure, everything, fleets, region, stacks
 
 BOTH = Shape(1, 1)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -199,7 +200,10 @@ def test_a_certificate_makes_https_and_a_redirect() -> None:
     [
         ({"zones": ["us-east-1a", "us-east-1a"]}, "each named once"),
         ({"zones": "us-east-1a"}, "a list is expected"),
-        ({"capacity": {"instances": 3, "instances_max": 9, "rps_per_instance": 40, "peak_rps": 200}}, "4 instances a zone"),
+        (
+            {"capacity": {"instances": 3, "instances_max": 9, "rps_per_instance": 40, "peak_rps": 200}},
+            "4 instances a zone",
+        ),
         ({"capacity": {"instances": 3, "instances_max": 2, "rps_per_instance": 40}}, "instances must be 1 to"),
         ({"agent": None}, "either agent"),
         ({"cidr": "10.0.0.0/19"}, "blocks of /20"),
@@ -245,7 +249,10 @@ def test_each_policy_refuses_what_it_is_for(kind: str, name: str, change: dict[s
 def test_policies_refuse_a_shared_nat_gateway_and_a_shared_subnet() -> None:
     everything_ = everything(BOTH)
     one = next(r for r in everything_ if r.kind.endswith(":RouteTable") and "natGatewayId" in str(r.inputs))
-    things = [Seen(r, **({"routes": one.inputs["routes"]} if r.kind == one.kind and "private" in r.name else {})) for r in everything_]
+    things = [
+        Seen(r, **({"routes": one.inputs["routes"]} if r.kind == one.kind and "private" in r.name else {}))
+        for r in everything_
+    ]
     assert ["nat-per-zone"] == list(broken(things))
     same = {"vpcZoneIdentifiers": ["subnet-1"]}
     things = [Seen(r, **(same if r.kind.endswith("autoscaling/group:Group") else {})) for r in everything_]
@@ -268,6 +275,8 @@ def test_a_second_region_adds_a_whole_region_and_changes_no_other() -> None:
 
 def test_azure_has_no_autoscale_that_could_act_while_a_zone_is_out() -> None:
     assert not [r for r in everything(Shape(0, 2)) if "utoscale" in r.kind]
+    low = [
+        region("azure", 0, 3, capacity={"instances": 1, "instances_max": 9, "rps_per_instance": 40, "peak_rps": 100})
+    ]
     with pytest.raises(SettingsError, match="the peak is"):
-        low = [region("azure", 0, 3, capacity={"instances": 1, "instances_max": 9, "rps_per_instance": 40, "peak_rps": 100})]
         run("azure", azure() | {"regions": low}, Recorder())
