@@ -12,11 +12,11 @@ from typing import Any
 
 from azure.core.exceptions import HttpResponseError
 from azure.core.rest import HttpRequest
-from orchestrator.lab.azure.client import clients
-from orchestrator.lab.azure.schema import Schemas
 
 from infra.lab import recorded
 from infra.lab.recorded import Json
+from orchestrator.lab.azure.client import clients
+from orchestrator.lab.azure.schema import Schemas
 
 API_VERSIONS = {"resources": "2024-11-01", "compute": "2026-04-01", "network": "2026-03-01"}
 DONE = frozenset({"Succeeded", "Failed", "Canceled"})

@@ -46,7 +46,7 @@ def token(*parts: str, length: int = 17) -> str:
 
 
 def _aws(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, Json]:
-    service, what = kind.split(":")[1].split("/")[0], kind.rsplit(":", 1)[-1]
+    service, what = kind.split(":")[1].split("/", maxsplit=1)[0], kind.rsplit(":", 1)[-1]
     physical = str(inputs.get("name") or name)
     unique = token(kind, name, str(inputs.get("region", "")))
     region = str(inputs.get("region") or "")
