@@ -250,13 +250,7 @@ def _report(
         "ok": succeeded and summary.failed == 0,
         "zones": _zones(lab_folder, deploy, spans, paths),
         "requests": {
-            "sent": counted.sent,
-            "ok": counted.ok,
-            "failed": counted.failed,
-            "failures": counted.failures,
-            "in_all": {"sent": summary.sent, "ok": summary.ok, "failed": summary.failed},
-            "by_zone": {zone: asdict(s) for zone, s in counted.by_zone.items()},
-            "by_version": {version: asdict(s) for version, s in counted.by_version.items()},
+            **_requests(counted, summary),
             "latency_ms": _latency_by_phase(rows, spans),
             "retries": {"strict": plan.blueprint.strict, **balancing},
         },
@@ -274,6 +268,19 @@ def _report(
             "exit_code": exit_code,
         },
         "records": str(plan.folder),
+    }
+
+
+def _requests(counted: record.Recount, summary: record.Recount) -> dict[str, Any]:
+    """During the deploy, and in all."""
+    return {
+        "sent": counted.sent,
+        "ok": counted.ok,
+        "failed": counted.failed,
+        "failures": counted.failures,
+        "in_all": {"sent": summary.sent, "ok": summary.ok, "failed": summary.failed},
+        "by_zone": {zone: asdict(s) for zone, s in counted.by_zone.items()},
+        "by_version": {version: asdict(s) for version, s in counted.by_version.items()},
     }
 
 
