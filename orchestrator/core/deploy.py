@@ -70,7 +70,9 @@ class E(StrEnum):
     STEP_MERGED = "step-merged"  # Too small to be measured under the load of now: the next step covers it (I9).
     RAMPED = "ramped"
     JOINED = "joined"
-    REJOINED = "rejoined"  # Joined after a rollback: it skips the bake, never health (I12).
+    REJOINED = (
+        "rejoined"  # Joined after a rollback, or something stronger waits: it skips the bake, never health (I12).
+    )
     BAKED = "baked"
     SETTLED = "settled"
     WITHDRAWN = "withdrawn"
@@ -155,6 +157,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     },
     _Z.BAKING: {
         E.BAKED: _Z.SETTLING,
+        E.REJOINED: _Z.SETTLING,
         E.INCONCLUSIVE: _Z.HELD_SERVING,
         E.HOLD: _Z.HELD_SERVING,
         E.STUCK: _Z.HELD_SERVING,
@@ -310,19 +313,13 @@ class DeployState:
 
 
 def begin(
-    service: str,
-    target: str,
-    previous: Mapping[str, str],
-    order: tuple[str, ...],
-    policy: DeployPolicy,
-    now: datetime,
-    overrides: tuple[str, ...] = (),
+    service: str, target: str, previous: Mapping[str, str], order: tuple[str, ...], policy: DeployPolicy, now: datetime
 ) -> DeployState:
     """Start a deploy of `target` over `previous` (zone -> version), zone by zone in `order`."""
     zones = tuple(
         ZoneProgress(zone, ZoneState.WAITING, target, previous[zone], now, first=i == 0) for i, zone in enumerate(order)
     )
-    return DeployState(service, target, policy, zones, overrides=overrides)
+    return DeployState(service, target, policy, zones)
 
 
 def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
@@ -387,7 +384,7 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.CANCELLED
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
-    if kind is E.JOINED and (zone.reverting or zone.withdrawing):
+    if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):
         return E.REJOINED
     if kind is E.SETTLED and zone.withdrawing:
         return E.WITHDRAWN
@@ -469,10 +466,9 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
     state = _move_run(replace(state, reason=event.evidence, suspended=suspended), kind)
     match kind:
         case R.SUSPEND:  # What has begun to change ends where it was going: the other way would be no shorter.
-            untouched = {_Z.PREPARING, _Z.DRAINING}
-            return _each(
-                state, E.SENT_BACK, now, lambda z: z.state in untouched and not z.touched and not z.withdrawing
-            )
+            state = _each(state, E.REJOINED, now, lambda z: z.state is _Z.BAKING)
+            leaving = {_Z.PREPARING, _Z.DRAINING}
+            return _each(state, E.SENT_BACK, now, lambda z: z.state in leaving and not (z.touched or z.withdrawing))
         case R.RESUME:
             return _each(state, E.RESUME, now, lambda z: z.state in _HELD)
         case R.ABORT | R.ROLLBACK:

@@ -400,8 +400,8 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
             return replace(moved, undo=_mapping(event.args["undo"]))
         case _E.CONTESTED:
             return replace(moved, contested=True, reason=event.evidence)
-        case _E.DEAD:
-            return replace(moved, dead=True)
+        case _E.DEAD | _E.SOUND:
+            return replace(moved, dead=kind is _E.DEAD, reason=state.ask.reason)
         case _E.EVACUATE:
             ask = replace(state.ask, mode=Mode.EVACUATE)
             return replace(moved, ask=ask, sound=False, calling_off=False, step=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -49,7 +50,7 @@ async def start_deploy(
         require_release(world, version)
         previous = require_way_back(world.releases, await versions_now(world))
         order = tuple(order_of_zones(world.topology))
-        state = dump(begin(service, version, previous, order, policy, now, overrides))
+        state = dump(replace(begin(service, version, previous, order, policy, now), overrides=overrides))
         made = await store.create_run(run, service, "deploy", state, "active", author=author, reason=reason, now=now)
         doing.result = f"run {run} started"
     return made
