@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Pulumi's SDKs are large: the programs in infra/ have an environment of their own.
+INFRA  := .venv-infra
+INFRA_READY := $(INFRA)/.ready
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check infra test-infra lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   deploy v2 over v1 across six zones in the built-in lab (ARGS=--json for one JSON object)"
 	@echo "make test   all checks and tests"
 	@echo "make check  ruff, mypy, import contracts, tidy"
+	@echo "make test-infra  the Pulumi programs, without a cloud (make infra: only their environment)"
 
 # uv installs the locked set in seconds; it comes from PyPI like everything else.
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
@@ -20,12 +24,20 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+$(INFRA_READY): $(READY) requirements/infra.txt
+	@test -x $(INFRA)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(INFRA)
+	@$(BIN)/uv pip sync --quiet --python $(INFRA)/bin/python --require-hashes requirements/infra.txt
+	@$(BIN)/uv pip install --quiet --python $(INFRA)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $(INFRA_READY)
+
+infra: $(INFRA_READY)
+
 demo: $(READY)
 	@$(BIN)/failout demo $(ARGS)
 
 check: $(READY)
-	$(BIN)/ruff check orchestrator tests benchmarks docs
-	$(BIN)/ruff format --check orchestrator tests benchmarks docs
+	$(BIN)/ruff check orchestrator infra tests benchmarks docs
+	$(BIN)/ruff format --check orchestrator infra tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/tidy
@@ -34,12 +46,19 @@ check: $(READY)
 test: check
 	$(BIN)/pytest -n 3 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
 	$(BIN)/pytest tests/e2e $(ARGS)
+	$(MAKE) test-infra
+
+test-infra: $(INFRA_READY)
+	$(INFRA)/bin/mypy --package infra
+	$(INFRA)/bin/pytest tests/infra -rs $(ARGS)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	  --extra lab --extra postgres --group dev --group build pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	  --extra lab --extra infra --group dev --group build pyproject.toml --output-file requirements/infra.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	  requirements/uv.in --output-file requirements/uv.txt
 
 clean:
-	rm -rf $(VENV) .failout build *.egg-info
+	rm -rf $(VENV) $(INFRA) .failout build *.egg-info

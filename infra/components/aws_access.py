@@ -30,7 +30,6 @@ def orchestrator_statements(
     """
     groups = f"arn:aws:autoscaling:*:{account}:autoScalingGroup:*:autoScalingGroupName/{service}-*"
     ours = {"StringEquals": {"aws:ResourceTag/failout-service": service}}
-    from_template = {"ArnEquals": {"ec2:LaunchTemplate": list(templates)}}
     return [
         {
             "Sid": "Read",
@@ -66,6 +65,14 @@ def orchestrator_statements(
             "Action": ["elasticloadbalancing:ModifyListener", "elasticloadbalancing:DeregisterTargets"],
             "Resource": list(front_arns),
         },
+        *_launching(account, service, templates, instance_role),
+    ]
+
+
+def _launching(account: str, service: str, templates: Sequence[str], instance_role: str) -> list[Statement]:
+    """What it takes to make a version of a template, and to have a group launch from it."""
+    from_template = {"ArnEquals": {"ec2:LaunchTemplate": list(templates)}}
+    return [
         {
             "Sid": "Releases",
             "Effect": "Allow",
@@ -84,7 +91,8 @@ def orchestrator_statements(
             "Effect": "Allow",
             "Action": "ec2:RunInstances",
             "Resource": [
-                f"arn:aws:ec2:*:{account}:{kind}/*" for kind in ("instance", "volume", "network-interface", "subnet", "security-group")
+                f"arn:aws:ec2:*:{account}:{kind}/*"
+                for kind in ("instance", "volume", "network-interface", "subnet", "security-group")
             ]
             + ["arn:aws:ec2:*::image/*"],
             "Condition": from_template,
@@ -138,9 +146,7 @@ def dns_statements(hosted_zone_id: str, record: str) -> list[Statement]:
 
 def secret_statements(secret_arn: str) -> list[Statement]:
     """May read one secret: the token that region agents and orchestrator share."""
-    return [
-        {"Sid": "Token", "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secret_arn}
-    ]
+    return [{"Sid": "Token", "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secret_arn}]
 
 
 def document(statements: Sequence[Statement]) -> str:

@@ -45,7 +45,12 @@ class AwsNetwork(pulumi.ComponentResource):
         me, region = ResourceOptions(parent=self), args.region.name
         tags = args.service.labels("network")
         vpc = aws.ec2.Vpc(
-            name, region=region, cidr_block=args.region.cidr, enable_dns_hostnames=True, tags={**tags, "Name": name}, opts=me
+            name,
+            region=region,
+            cidr_block=args.region.cidr,
+            enable_dns_hostnames=True,
+            tags={**tags, "Name": name},
+            opts=me,
         )
         # What nobody chose a group for is allowed nothing.
         aws.ec2.DefaultSecurityGroup(f"{name}-default", region=region, vpc_id=vpc.id, tags=tags, opts=me)
@@ -111,8 +116,6 @@ class AwsNetwork(pulumi.ComponentResource):
             tags={**place.tags, "Name": name},
             opts=me,
         )
-        aws.ec2.RouteTableAssociation(
-            name, region=place.region, subnet_id=subnet.id, route_table_id=routes, opts=me
-        )
+        aws.ec2.RouteTableAssociation(name, region=place.region, subnet_id=subnet.id, route_table_id=routes, opts=me)
         made: Output[str] = subnet.id
         return made

@@ -90,12 +90,14 @@ class AwsRegion(pulumi.ComponentResource):
         if region.certificate_arn:
             users.append(_rule(80, cidr_blocks=[WORLD]))
         front = self._guard("front", "users to the load balancer", users)
-        agents = self._guard("agents", "orchestrator to region agents", [_rule(AGENT_PORT, cidr_blocks=["10.0.0.0/8", region.cidr])])
+        agents = self._guard(
+            "agents", "orchestrator to region agents", [_rule(AGENT_PORT, cidr_blocks=["10.0.0.0/8", region.cidr])]
+        )
         peers = [_rule(service.service_port, security_groups=[front.id, agents.id])]
         instances = self._guard("instances", "load balancer and region agents to instances", peers)
         return {"front": front, "agents": agents, "instances": instances}
 
-    def _guard(self, kind: str, why: str, ingress: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - untyped SDK
+    def _guard(self, kind: str, why: str, ingress: list[dict[str, Any]]) -> Any:
         service, region = self._args.settings, self._args.region
         return aws.ec2.SecurityGroup(
             f"{self._name}-{kind}",
@@ -137,7 +139,7 @@ class AwsRegion(pulumi.ComponentResource):
         return address.url
 
 
-def _rule(port: int, **source: Any) -> dict[str, Any]:  # noqa: ANN401 - the SDK's own keys
+def _rule(port: int, **source: Any) -> dict[str, Any]:
     return {"protocol": "tcp", "from_port": port, "to_port": port, **source}
 
 

@@ -56,7 +56,10 @@ class AzureAppliance(pulumi.ComponentResource):
             upgrade_policy={"mode": "Automatic"},
             identity={"type": "UserAssigned", "user_assigned_identities": [args.identity]},
             virtual_machine_profile={
-                "os_profile": {**os_profile(f"{args.role}-{args.zone}-", args.region.ssh_public_key), "custom_data": data},
+                "os_profile": {
+                    **os_profile(f"{args.role}-{args.zone}-", args.region.ssh_public_key),
+                    "custom_data": data,
+                },
                 "storage_profile": {
                     "image_reference": {"id": args.appliance.image},
                     "os_disk": {"create_option": "FromImage", "managed_disk": {"storage_account_type": "Premium_LRS"}},

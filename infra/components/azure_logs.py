@@ -67,7 +67,9 @@ class AzureLogs(pulumi.ComponentResource):
         self.register_outputs({"storage_id": account.id})
 
 
-def flow_log(name: str, args: AzureLogsArgs, network_id: Input[str], storage_id: Input[str], parent: pulumi.Resource) -> None:
+def flow_log(
+    name: str, args: AzureLogsArgs, network_id: Input[str], storage_id: Input[str], parent: pulumi.Resource
+) -> None:
     """Log the network's flows through the region's network watcher, which Azure makes with the first network there."""
     network.FlowLog(
         name,

@@ -68,7 +68,9 @@ class AzureRegion(pulumi.ComponentResource):
         zones = []
         for zone in region.zones:
             where = f"{region.name}-{zone}"
-            fleet_args = AzureZoneFleetArgs(service, region, zone, group.name, self.network.subnets[zone], front.pool_id)
+            fleet_args = AzureZoneFleetArgs(
+                service, region, zone, group.name, self.network.subnets[zone], front.pool_id
+            )
             fleet = AzureZoneFleet(f"{service.service}-{where}", fleet_args, me)
             zones.append(zone_document(f"azure/{where}", zone, region.capacity, {"scale_set": fleet.scale_set}))
         self.group_id, self.group = group.id, group.name
@@ -78,7 +80,7 @@ class AzureRegion(pulumi.ComponentResource):
         self.front = front.address.apply(lambda it: {"kind": "address", "address": it, "weight": region.weight})
         self.register_outputs({"document": self.document})
 
-    def identity(self, name: str, role: str) -> Any:  # noqa: ANN401 - untyped SDK
+    def identity(self, name: str, role: str) -> Any:
         return managedidentity.UserAssignedIdentity(
             name,
             resource_name_=name,
@@ -98,7 +100,13 @@ class AzureRegion(pulumi.ComponentResource):
         where = AzureAgentAddress(
             name,
             AzureAgentAddressArgs(
-                settings, region, settings.subscription_id, self.group, self._name, self.network.subnets[first], str(address)
+                settings,
+                region,
+                settings.subscription_id,
+                self.group,
+                self._name,
+                self.network.subnets[first],
+                str(address),
             ),
             me,
         )

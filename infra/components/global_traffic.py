@@ -63,7 +63,9 @@ class GlobalTraffic(pulumi.ComponentResource):
         }
         if settings.api_endpoint:
             tier["api"] = {"endpoint_url": settings.api_endpoint, "region": SIGNING_REGION}
-        self.document = Output.from_input({"schema": SCHEMA, "service": settings.service, "global": tier, "regions": []})
+        self.document = Output.from_input(
+            {"schema": SCHEMA, "service": settings.service, "global": tier, "regions": []}
+        )
         self.register_outputs({"document": self.document})
 
     def _zone(self, name: str, settings: GlobalSettings) -> Output[str]:
@@ -80,7 +82,7 @@ class GlobalTraffic(pulumi.ComponentResource):
         self, name: str, settings: GlobalSettings, zone: Output[str], region: str, front: Output[dict[str, Any]]
     ) -> None:
         alias, me = region.startswith("aws/"), ResourceOptions(parent=self)
-        where = {"fqdn": front.apply(lambda f: f["dns_name"])} if alias else {"ip_address": front.apply(lambda f: f["address"])}
+        where = {"fqdn": front["dns_name"]} if alias else {"ip_address": front["address"]}
         check = aws.route53.HealthCheck(
             name,
             type="HTTPS" if settings.front_port == HTTPS_PORT else "HTTP",
@@ -94,20 +96,19 @@ class GlobalTraffic(pulumi.ComponentResource):
         )
         answer: dict[str, Any]
         if alias:
-            target = {key: front.apply(lambda f, k=key: f[k]) for key in ("dns_name", "zone_id")}
-            answer = {"aliases": [{"name": target["dns_name"], "zone_id": target["zone_id"], "evaluate_target_health": False}]}
+            answer = {
+                "aliases": [{"name": front["dns_name"], "zone_id": front["zone_id"], "evaluate_target_health": False}]
+            }
         else:
-            answer = {"ttl": settings.ttl_s, "records": [front.apply(lambda f: f["address"])]}
+            answer = {"ttl": settings.ttl_s, "records": [front["address"]]}
         aws.route53.Record(
             name,
             zone_id=zone,
             name=settings.record,
             type="A",
             set_identifier=region,
-            weighted_routing_policies=[{"weight": front.apply(lambda f: f["weight"])}],
+            weighted_routing_policies=[{"weight": front["weight"]}],
             health_check_id=check.id,
-            opts=ResourceOptions(
-                parent=self, ignore_changes=["weighted_routing_policies"], protect=settings.protect
-            ),
+            opts=ResourceOptions(parent=self, ignore_changes=["weighted_routing_policies"], protect=settings.protect),
             **answer,
         )

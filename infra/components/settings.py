@@ -61,7 +61,9 @@ class Capacity:
     def check(self, zones: int, where: str) -> None:
         left = (zones - 1) * self.instances * self.rps_per_instance * UTILISATION_MAX
         if self.peak_rps > left:
-            enough = math.ceil(self.peak_rps / ((zones - 1) * self.rps_per_instance * UTILISATION_MAX)) if zones > 1 else 0
+            enough = (
+                math.ceil(self.peak_rps / ((zones - 1) * self.rps_per_instance * UTILISATION_MAX)) if zones > 1 else 0
+            )
             advice = f"{enough} instances a zone are enough" if enough else "one zone alone can never be lost"
             raise SettingsError(
                 f"{where}: with one of {zones} zones lost, {zones - 1} x {self.instances} instances carry {left:g}/s at "
@@ -113,7 +115,9 @@ class RegionSettings:
         except ValueError as error:
             raise SettingsError(f"{where}: cidr {self.cidr!r}: {error}") from None
         if blocks < len(self.zones) + 1:
-            raise SettingsError(f"{where}: {self.cidr} has {blocks:g} blocks of /{self.block_prefix}; zones need one each, and one more")
+            raise SettingsError(
+                f"{where}: {self.cidr} has {blocks:g} blocks of /{self.block_prefix}; zones need one each, and one more"
+            )
         self.capacity.check(len(self.zones), where)
 
 
@@ -254,7 +258,7 @@ def parse(kind: type[T], data: object, where: str) -> T:
     return value
 
 
-def _value(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401 - what YAML gives, and what its type wants
+def _value(hint: Any, data: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType):
         hint = next(arm for arm in hint.__args__ if arm is not types.NoneType)
         return None if data is None else _value(hint, data, where)

@@ -21,10 +21,7 @@ def stack(name: str) -> pulumi.StackReference:
     return pulumi.StackReference(name)
 
 
-fronts = {
-    member.id: stack(member.stack).require_output("fronts").apply(lambda made, region=member.id: made[region])
-    for member in settings.regions
-}
+fronts = {member.id: stack(member.stack).require_output("fronts")[member.id] for member in settings.regions}
 role = stack(settings.orchestrator_stack).require_output("orchestrator_role") if settings.orchestrator_stack else None
 traffic = GlobalTraffic(settings.service, GlobalTrafficArgs(settings, fronts, role))
 pulumi.export("topology", traffic.document)

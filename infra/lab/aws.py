@@ -108,7 +108,7 @@ class AwsLab:
             service, call, arguments = calls[kind]
             getattr(self._client(service, region), call)(**arguments)
 
-    def _client(self, service: str, region: str) -> Any:  # noqa: ANN401 - boto3 makes them as it goes
+    def _client(self, service: str, region: str) -> Any:
         key = (service, region or "us-east-1")
         with self._lock:  # clients are safe to share between threads, making them is not
             if key not in self._clients:
@@ -131,7 +131,9 @@ class AwsLab:
 
     def _security_group(self, _name: str, i: Json) -> tuple[str, Json]:
         ec2 = self._client("ec2", i["region"])
-        group = ec2.create_security_group(GroupName=i["name"], Description=i["description"], VpcId=i["vpcId"])["GroupId"]
+        group = ec2.create_security_group(GroupName=i["name"], Description=i["description"], VpcId=i["vpcId"])[
+            "GroupId"
+        ]
         if rules := [_permission(rule) for rule in i.get("ingress") or []]:
             ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rules)
         return str(group), {}

@@ -102,7 +102,7 @@ class AzureLab:
         return answered
 
 
-def wire(schema: Json, value: Any, defs: Json | None = None) -> Any:  # noqa: ANN401 - JSON
+def wire(schema: Json, value: Any, defs: Json | None = None) -> Any:
     """Turn azure-native's flat form into ARM's: what the model does not know by itself belongs in its `properties`."""
     known = defs if defs is not None else schema["$defs"]
     if "$ref" in schema:
@@ -127,7 +127,7 @@ def wire(schema: Json, value: Any, defs: Json | None = None) -> Any:  # noqa: AN
     return body
 
 
-def flat(value: Any) -> Any:  # noqa: ANN401 - JSON
+def flat(value: Any) -> Any:
     """Turn ARM's form into azure-native's."""
     if isinstance(value, list):
         return [flat(item) for item in value]
@@ -137,7 +137,7 @@ def flat(value: Any) -> Any:  # noqa: ANN401 - JSON
     return {**own, **flat(value["properties"])} if value.get("properties") else own
 
 
-def projected(live: Any, wanted: Any) -> Any:  # noqa: ANN401 - JSON
+def projected(live: Any, wanted: Any) -> Any:
     """Of what ARM says, only what the program asked for: servers fill in much that is no drift."""
     if isinstance(wanted, dict) and isinstance(live, dict):
         return {key: projected(live[key], item) if key in live else item for key, item in wanted.items()}

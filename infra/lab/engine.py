@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pulumi
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime import mocks, rpc, settings, stack
 from pulumi.runtime.config import set_all_config
 from pulumi.runtime.sync_await import _sync_await
@@ -94,8 +94,8 @@ class _Taker(mocks.Mocks):
     def __init__(self, maker: Maker, references: Mapping[str, Json]) -> None:
         self._maker, self._references = maker, references
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> Json:
-        return recorded.call(args.token)
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[Json, None]:
+        return recorded.call(args.token), None
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, Json]:
         if args.typ == "pulumi:pulumi:StackReference":
@@ -111,8 +111,8 @@ class _Monitor(mocks.MockMonitor):
         super().__init__(taker)
         self._run = run_
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: ANN401, N802 - the protocol's name
-        reply = super().RegisterResource(request)
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
+        reply: Any = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         self._run.resources.append(
             Resource(
                 urn=reply.urn,
@@ -129,7 +129,7 @@ class _Monitor(mocks.MockMonitor):
         )
         return reply
 
-    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: ANN401, N802
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if "pulumi:pulumi:Stack" in request.urn:
             self._run.outputs = rpc.deserialize_properties(request.outputs)
         return empty_pb2.Empty()

@@ -26,7 +26,9 @@ from infra.lab.recorded import Json
 from infra.lab.run import whole
 
 # A change of one of these makes a new resource; all else is updated in place.
-REPLACING = frozenset({"name", "region", "location", "cidrBlock", "availabilityZone", "vpcId", "setIdentifier", "zoneId"})
+REPLACING = frozenset(
+    {"name", "region", "location", "cidrBlock", "availabilityZone", "vpcId", "setIdentifier", "zoneId"}
+)
 Values = Mapping[str, PropertyValue]
 
 
@@ -61,7 +63,10 @@ class LabProvider(p.Provider):
         old, new = request.old_state, request.new_inputs
         changed = [key for key, value in new.items() if key not in old or plain(old[key]) != plain(value)]
         return p.DiffResponse(
-            changes=bool(changed), diffs=changed, replaces=[key for key in changed if key in REPLACING], detailed_diff={}
+            changes=bool(changed),
+            diffs=changed,
+            replaces=[key for key in changed if key in REPLACING],
+            detailed_diff={},
         )
 
     async def create(self, request: p.CreateRequest) -> p.CreateResponse:
@@ -99,7 +104,7 @@ def kind(qualified: str) -> str:
     return qualified.rsplit("$", 1)[-1]
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+def plain(value: Any) -> Any:
     """Unwrap; an output that is not known yet is None (only ever in a preview)."""
     inner = value.value if isinstance(value, PropertyValue) else value
     if isinstance(inner, Computed):
@@ -115,7 +120,7 @@ def plain_map(properties: Values) -> Json:
     return {key: plain(value) for key, value in properties.items()}
 
 
-def value(item: Any) -> PropertyValue:  # noqa: ANN401 - JSON
+def value(item: Any) -> PropertyValue:
     if isinstance(item, Mapping):
         return PropertyValue({key: value(inner) for key, inner in item.items()})
     if isinstance(item, list):

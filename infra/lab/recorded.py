@@ -64,7 +64,13 @@ def _aws(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, Json]:
         made["arn"] = f"arn:aws:iam::{ACCOUNT}:{'role' if what == 'Role' else 'instance-profile'}/{physical}"
     prefix = {"Vpc": "vpc", "Subnet": "subnet", "SecurityGroup": "sg", "LaunchTemplate": "lt", "NatGateway": "nat"}
     by_name = {"Role", "Bucket", "Group", "InstanceProfile"}
-    found = made["arn"] if service == "lb" else physical if what in by_name else f"{prefix.get(what, what.lower())}-{unique}"
+    found = (
+        made["arn"]
+        if service == "lb"
+        else physical
+        if what in by_name
+        else f"{prefix.get(what, what.lower())}-{unique}"
+    )
     if what == "Zone":
         found = made["zoneId"]
     return found, {**made, **inputs, "name": physical}
@@ -73,7 +79,7 @@ def _aws(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, Json]:
 def _azure(kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, Json]:
     made: Json = {**inputs, "name": azure_name(kind, name, inputs)}
     if "identity" in inputs:  # named in a list, answered as a map
-        named = {identity: {} for identity in inputs["identity"]["userAssignedIdentities"]}
+        named: Json = {identity: {} for identity in inputs["identity"]["userAssignedIdentities"]}
         made["identity"] = {**inputs["identity"], "userAssignedIdentities": named}
     if kind.endswith("UserAssignedIdentity"):
         made |= {"principalId": token(name, "principal", length=32), "clientId": token(name, "client", length=32)}

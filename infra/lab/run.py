@@ -42,7 +42,7 @@ class Lab:
         return made
 
 
-def whole(value: Any) -> Any:  # noqa: ANN401 - JSON
+def whole(value: Any) -> Any:
     """Numbers come as floats on Pulumi's wire; clouds want 3, not 3.0."""
     if isinstance(value, dict):
         return {key: whole(item) for key, item in value.items()}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pulumi_policy import (
     EnforcementLevel,
+    Policy,
     PolicyPack,
     ReportViolation,
     StackValidationArgs,
     StackValidationPolicy,
 )
-from rules import RULES, Thing, Violation
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the engine starts this file, nothing is installed
+
+from infra.policy.rules import RULES, Thing, Violation
 
 Rule = Callable[[Sequence[Thing]], Iterator[Violation]]
 
@@ -27,7 +33,7 @@ def policy(name: str, rule: Rule, demands: str, source: str) -> StackValidationP
     )
 
 
-POLICIES = [policy(name, *rule) for name, rule in RULES.items()]
+POLICIES: list[Policy] = [policy(name, *rule) for name, rule in RULES.items()]
 
 if __name__ == "__main__":
     PolicyPack(name="failout-zones", enforcement_level=EnforcementLevel.MANDATORY, policies=POLICIES)

@@ -65,7 +65,8 @@ def no_headroom(things: Sequence[Thing]) -> Iterator[Violation]:
             needed = math.ceil(instances * zones / (zones - 1)) if zones > 1 else math.inf
             if instances_max < needed:
                 yield Violation(
-                    thing.name, f"{region}: with one of {zones} zones lost it needs {needed} instances, it may have {instances_max}"
+                    thing.name,
+                    f"{region}: with one of {zones} zones lost it needs {needed} instances, it may have {instances_max}",
                 )
         if members[0].resource_type == SCALE_SET:
             yield from _peak(region, members)
@@ -93,7 +94,9 @@ def shared_nat(things: Sequence[Thing]) -> Iterator[Violation]:
             users[str(thing.props["natGateway"].get("id"))].append(thing.name)
     for gateway, names in users.items():
         if len(names) > 1:
-            yield Violation(names[0], f"NAT gateway {gateway} serves {', '.join(sorted(names))}: it fails with its one zone")
+            yield Violation(
+                names[0], f"NAT gateway {gateway} serves {', '.join(sorted(names))}: it fails with its one zone"
+            )
 
 
 def shared_subnet(things: Sequence[Thing]) -> Iterator[Violation]:
@@ -109,7 +112,9 @@ def public_instance(things: Sequence[Thing]) -> Iterator[Violation]:
         if thing.resource_type == "aws:ec2/launchTemplate:LaunchTemplate":
             for nic in thing.props.get("networkInterfaces") or []:
                 if str(nic.get("associatePublicIpAddress")).lower() == "true":
-                    yield Violation(thing.name, "instances are private: only their region's agents and front reach them")
+                    yield Violation(
+                        thing.name, "instances are private: only their region's agents and front reach them"
+                    )
         if thing.resource_type == "aws:ec2/subnet:Subnet" and thing.props.get("mapPublicIpOnLaunch"):
             yield Violation(thing.name, "a subnet must not give public addresses to whatever starts in it")
         if thing.resource_type == SCALE_SET and any("publicIPAddressConfiguration" in ip for ip in _addresses(thing)):
@@ -121,7 +126,9 @@ def long_ttl(things: Sequence[Thing]) -> Iterator[Violation]:
         if thing.resource_type == "aws:route53/record:Record" and thing.props.get("weightedRoutingPolicies"):
             ttl = float(thing.props.get("ttl") or 0)
             if ttl > TTL_MAX_S:
-                yield Violation(thing.name, f"a TTL of {ttl:g} s keeps users in a lost region that long; {TTL_MAX_S} s at most")
+                yield Violation(
+                    thing.name, f"a TTL of {ttl:g} s keeps users in a lost region that long; {TTL_MAX_S} s at most"
+                )
 
 
 def wrong_health_path(things: Sequence[Thing]) -> Iterator[Violation]:
@@ -177,7 +184,9 @@ def _subnets(thing: Thing) -> list[str]:
 
 def _addresses(thing: Thing) -> list[Props]:
     profile = (thing.props.get("virtualMachineProfile") or {}).get("networkProfile") or {}
-    return [ip for nic in profile.get("networkInterfaceConfigurations") or [] for ip in nic.get("ipConfigurations") or []]
+    return [
+        ip for nic in profile.get("networkInterfaceConfigurations") or [] for ip in nic.get("ipConfigurations") or []
+    ]
 
 
 # name -> (rule, what it demands, the vendor's document)

@@ -15,7 +15,6 @@ LINES_MAX, FUNCTION_LINES_MAX = 500, 60
 # Longer than allowed, as they stand: a number here may only go down, and an entry that is no longer needed must go.
 LONGER_FILES: dict[str, int] = {"orchestrator/core/deploy.py": 510}
 LONGER_FUNCTIONS: dict[str, int] = {
-    "infra/components/aws_access.py::orchestrator_statements": 91,
     "orchestrator/operations/telemetry.py::metrics": 67,
 }
 

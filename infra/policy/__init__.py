@@ -1,0 +1,1 @@
+"""The policy pack that keeps zones independent."""
