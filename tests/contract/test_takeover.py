@@ -14,18 +14,15 @@ from pathlib import Path
 
 import postgres_server
 import pytest
+from engine.toy import STEPS, Toy, ToyMachine
 from postgres_server import Server
 
+from orchestrator.engine.glance import glance_at
+from orchestrator.engine.place import Place
+from orchestrator.engine.ports import Run
+from orchestrator.engine.store import SqlStore
+
 TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS / "engine"))
-
-from toy import STEPS, Toy, ToyMachine  # noqa: E402 - the toy's folder is not the one of these tests
-
-from orchestrator.engine.glance import glance_at  # noqa: E402
-from orchestrator.engine.place import Place  # noqa: E402
-from orchestrator.engine.ports import Run  # noqa: E402
-from orchestrator.engine.store import SqlStore  # noqa: E402
-
 DONE = [f"{step}-done" for step in STEPS]
 TAKEOVER_S = 5.0
 BUSY_S = 2.0  # Other tests may be keeping this machine busy.
