@@ -94,8 +94,8 @@ class _Taker(mocks.Mocks):
     def __init__(self, maker: Maker, references: Mapping[str, Json]) -> None:
         self._maker, self._references = maker, references
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[Json, None]:
-        return recorded.call(args.token), None
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[Json, list[tuple[str, str]]]:
+        return recorded.call(args.token), []
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, Json]:
         if args.typ == "pulumi:pulumi:StackReference":
