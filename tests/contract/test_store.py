@@ -22,6 +22,7 @@ from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import EVERY_SERVICE, Advance, Pending, Run, Store
 from orchestrator.engine.store import SqlStore
+from orchestrator.ports import Peer
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=90)
@@ -426,7 +427,9 @@ async def test_samples_come_back_in_order_of_time_within_the_bounds_and_no_secon
         "gates", [replace(s, at=s.at + timedelta(seconds=0.3)) for s in proof_facts.steady(range(10))]
     )
     await store.add_samples("doors", proof_facts.steady(range(3)))
-    assert proof_facts.steady(range(2, 6)) == list(await store.samples("gates", proof_facts.at(2.4), proof_facts.at(6.2)))
+    assert proof_facts.steady(range(2, 6)) == list(
+        await store.samples("gates", proof_facts.at(2.4), proof_facts.at(6.2))
+    )
     await store.forget_samples("gates", proof_facts.at(9))
     assert proof_facts.at(9) == (await store.samples("gates", NOW, NOW + timedelta(days=1)))[0].at
     assert 3 == len(await store.samples("doors", NOW, NOW + timedelta(days=1)))
@@ -452,3 +455,27 @@ async def test_the_peak_of_a_day_only_grows_and_old_days_can_be_left_out(store: 
         await store.peak_rps("gates", NOW - timedelta(days=5)),
     )
     assert await store.peak_rps("doors", NOW - timedelta(days=5)) is None
+
+
+@at_once
+async def test_i1_a_dead_zone_gets_a_lease_beyond_the_slots_and_nobody_else_does(store: Store) -> None:
+    first, second, third = [await begin(store, run, kind="outing") for run in ("o1", "o2", "o3")]
+    await store.commit(first, step("aws/a"), NOW)
+    with pytest.raises(Refused, match="aws/a of gates out"):
+        await store.commit(second, step("aws/b"), NOW)
+    await store.commit(second, step("aws/b", extra=True), NOW)
+    assert [(0, "aws/a", 1), (1, "aws/b", 2)] == [(x.slot, x.zone, x.fence) for x in await store.leases("gates")]
+    with pytest.raises(Refused, match="aws/b"):
+        await store.commit(third, step("aws/b", extra=True), NOW)
+    await store.commit(await store.load("o1"), step(None, finished=True), NOW)
+    with pytest.raises(Refused, match="aws/b"):
+        await store.commit(third, step("aws/c"), NOW)  # One zone still is out, in whatever slot.
+
+
+@at_once
+async def test_i10_where_the_instances_of_a_zone_are_is_remembered_per_service(store: Store) -> None:
+    assert [] == list(await store.peers("gates", "aws/a"))
+    for peers in ([Peer("i-1", "10.0.0.1")], [Peer("i-2", "10.0.0.2"), Peer("i-3", "10.0.0.3:8080")]):
+        await store.save_peers("gates", "aws/a", peers)
+        assert peers == list(await store.peers("gates", "aws/a"))
+    assert [] == list(await store.peers("doors", "aws/a"))

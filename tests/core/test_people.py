@@ -1,0 +1,130 @@
+"""I13: what a person may say in each state of both machines, and what it does there."""
+
+from __future__ import annotations
+
+import pytest
+from core import explore, explore_outing
+
+from orchestrator.core import deploy, outing
+from orchestrator.core.deploy import Course, OnFailure, RunStatus
+from orchestrator.core.machine import Event, Facts
+from orchestrator.core.outing import OutingEvent, Stage
+from orchestrator.core.topology import ZoneState as Z
+
+S, G = RunStatus, Stage
+ACCEPTED = {
+    S.ACTIVE: {"pause", "abort", "rollback", "retarget", "suspend"},
+    S.PAUSED: {"resume", "abort", "rollback", "retarget", "suspend"},
+    S.HELD: {"pause", "resume", "abort", "rollback", "retarget", "suspend"},
+    S.SUCCEEDED: set(),
+    S.FAILED: set(),
+    S.ABORTED: set(),
+    S.ROLLED_BACK: set(),
+}
+# Of a deploy that goes forward, the zone at hand: where an order sends it.
+SENT = {
+    "abort": {
+        Z.PREPARING: Z.SETTLING,
+        Z.DRAINING: Z.JOINING,
+        Z.UPGRADING: Z.DRAINING,
+        Z.VERIFYING: Z.DRAINING,
+        Z.RAMPING: Z.PREPARING,
+        Z.JOINING: Z.PREPARING,
+        Z.BAKING: Z.PREPARING,
+        Z.SETTLING: Z.PREPARING,
+        Z.HELD_PREPARING: Z.PREPARING,
+        Z.HELD_OUT: Z.DRAINING,
+        Z.HELD_SERVING: Z.PREPARING,
+    },
+    "suspend": {Z.PREPARING: Z.SETTLING, Z.DRAINING: Z.JOINING, Z.BAKING: Z.SETTLING},  # everything else goes on
+    "pause": {},
+}
+SAID = {  # of an outing that is not paused: the orders that each stage takes, beyond pause and extend
+    G.WAITING: {"abort", "restore", "evacuate"},
+    G.PREPARING: {"abort", "restore", "evacuate"},
+    G.DRAINING: {"abort", "restore", "evacuate"},
+    G.EVACUATING: {"abort", "restore"},
+    G.RELIEVING: {"abort", "restore"},
+    G.OUT: {"abort", "restore", "resume"},
+    G.RETURNING: {"abort", "restore", "evacuate"},
+    G.VERIFYING: {"abort", "restore", "evacuate"},
+    G.RAMPING: {"abort", "restore", "evacuate"},
+    G.JOINING: {"abort", "restore", "evacuate"},
+    G.SETTLING: {"abort", "restore", "evacuate"},
+    G.HELD_LEAVING: {"abort", "restore", "evacuate", "resume"},
+    G.HELD_OUT: {"abort", "restore", "resume"},
+    G.HELD_SERVING: {"abort", "restore", "evacuate", "resume"},
+    G.HELD_SETTLING: {"abort", "restore", "evacuate", "resume"},
+}
+
+
+@pytest.fixture(scope="module")
+def deploys() -> set[deploy.DeployState]:
+    return explore.explore(OnFailure.ROLLBACK_ZONE).states
+
+
+@pytest.fixture(scope="module")
+def outings() -> set[outing.OutingState]:
+    asks = (explore_outing.ask(mode) for mode in outing.Mode)
+    return {state for ask in asks for state in explore_outing.explore(ask).states}
+
+
+def test_a_deploy_takes_these_orders_and_refuses_the_others_by_name(deploys: set[deploy.DeployState]) -> None:
+    for state in deploys:
+        taken = set()
+        for kind in deploy.ORDERS:
+            event = deploy.decide(state, Facts(explore.NOW, (explore.order(kind),)))
+            if state.status in deploy.FINISHED:
+                assert event is None
+                continue
+            assert isinstance(event, Event)
+            taken |= {kind} if event.kind == kind else set()
+            assert event.kind == kind or f"{kind} makes no sense while the run is {state.status}" == event.evidence
+        assert ACCEPTED[state.status] == taken
+
+
+@pytest.mark.parametrize("kind", sorted(SENT))
+def test_an_order_sends_the_zone_at_hand_where_the_table_says(deploys: set[deploy.DeployState], kind: str) -> None:
+    seen = set()
+    for state in deploys:
+        zone = state.active_zone()
+        forward = state.course is Course.FORWARD and zone is not None and not (zone.reverting or zone.withdrawing)
+        if not forward or kind not in ACCEPTED[state.status]:
+            continue
+        assert zone is not None
+        event = deploy.decide(state, Facts(explore.NOW, (explore.order(kind),)))
+        assert isinstance(event, Event)
+        after = deploy.apply(state, event, explore.NOW).zone(zone.zone).state
+        sent = SENT[kind].get(zone.state, zone.state)
+        if zone.touched and zone.state in {Z.PREPARING, Z.DRAINING}:
+            sent = zone.state  # It has been changed: the careful way, whichever way.
+        assert (sent, zone.state) == (after, zone.state)
+        seen.add(zone.state)
+    assert seen >= set(SENT[kind])
+
+
+def test_a_suspended_deploy_brings_its_zone_back_starts_no_other_and_waits_for_a_person(
+    deploys: set[deploy.DeployState],
+) -> None:
+    for state in deploys:
+        if state.suspended and state.status is S.ACTIVE and state.active_zone() is None:
+            event = deploy.decide(state, Facts(explore.NOW))
+            assert isinstance(event, Event)
+            if state.next_zone() is not None:
+                assert ("complete-suspend", S.HELD) == (event.kind, deploy.apply(state, event, explore.NOW).status)
+
+
+def test_an_outing_takes_these_orders_and_refuses_the_others_by_name(outings: set[outing.OutingState]) -> None:
+    assert set(SAID) == {state.stage for state in outings} - outing.FINISHED
+    for state in outings:
+        if state.stage in outing.FINISHED or state.paused:
+            continue
+        said = {kind: outing.decide(state, Facts(explore.NOW, (explore_outing.order(kind),))) for kind in _ALL}
+        taken = {kind for kind, event in said.items() if isinstance(event, Event) and event.kind in set(OutingEvent)}
+        assert SAID[state.stage] | {"pause", "extend"} == taken
+        refused = said["rollback"]
+        assert isinstance(refused, Event)
+        assert "nothing was replaced" in refused.evidence
+
+
+_ALL = {*outing.ORDERS, "rollback", "retarget"}
