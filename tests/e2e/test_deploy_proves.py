@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from e2e.cases import Case
 from e2e.stage import blueprint, stage
 
@@ -15,6 +16,7 @@ from orchestrator.lab.blueprint import RegionBlueprint
 SIX = (RegionBlueprint("aws", "us-east-1", 3), RegionBlueprint("azure", "eastus", 3))
 
 
+@pytest.mark.soak
 def test_a_deploy_that_was_killed_in_the_middle_leaves_six_fresh_proofs_where_there_were_none(
     tmp_path: Path, case: Case
 ) -> None:
