@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import runpy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from stacks import AWS_REGIONS, SHAPES, Shape, aws, azure, everything, fleets, region, stacks
 
 from infra.components.settings import SettingsError
-from infra.lab.engine import Recorder, Resource, Run, run
-from infra.lab.run import whole
+from infra.lab.engine import INFRA, Recorder, Resource, Run, run
+from infra.lab.run import merged, whole
 from infra.policy import rules
+from orchestrator.config import parse_topology
 
 BOTH = Shape(1, 1)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -86,9 +90,6 @@ def test_zones_share_no_subnet_no_route_out_and_no_address(shape: Shape) -> None
 
 @every_shape
 def test_each_stack_says_what_it_owns_and_together_it_is_a_topology(shape: Shape) -> None:
-    from infra.lab.run import merged  # noqa: PLC0415
-    from orchestrator.config import parse_topology  # noqa: PLC0415
-
     document = merged(list(stacks(shape).values()))
     topology = parse_topology(document)
     assert shape.aws + shape.azure == len(topology.regions)
@@ -280,3 +281,44 @@ def test_azure_has_no_autoscale_that_could_act_while_a_zone_is_out() -> None:
     ]
     with pytest.raises(SettingsError, match="the peak is"):
         run("azure", azure() | {"regions": low}, Recorder())
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_the_stack_files_are_whole_and_their_three_programs_run_together(stack: str) -> None:
+    runs = {}
+    for program in ("aws", "azure", "global"):
+        references = {f"organization/failout-{name}/{stack}": whole(r.outputs) for name, r in runs.items()}
+        runs[program] = run(program, stack_file(program, stack), Recorder(), references)
+    things = [Seen(r) for r_ in runs.values() for r in r_.resources]
+    assert {} == broken(things)
+    parse_topology(merged(list(runs.values())))
+    assert (stack == "prod") == any(r.protect for r_ in runs.values() for r in r_.resources)
+
+
+def stack_file(program: str, stack: str) -> dict[str, Any]:
+    config = yaml.safe_load((INFRA / program / f"Pulumi.{stack}.yaml").read_text("utf-8"))["config"]
+    return {key.removeprefix(f"failout-{program}:"): value for key, value in config.items()}
+
+
+@pytest.mark.parametrize("program", ["aws", "azure", "global"])
+def test_what_a_project_file_declares_is_in_its_settings_and_in_its_stacks(program: str) -> None:
+    declared = yaml.safe_load((INFRA / program / "Pulumi.yaml").read_text("utf-8"))["config"]
+    for stack in ("dev", "prod"):
+        assert set(declared) <= set(stack_file(program, stack))
+
+
+def test_the_policy_pack_reports_through_pulumis_own_classes() -> None:
+    policies = runpy.run_path(str(INFRA / "policy" / "__main__.py"))["POLICIES"]
+    assert list(rules.RULES) == [policy.name for policy in policies]
+    told: list[str] = []
+    things = [Thing(r) for r in everything(Shape(1, 0, 2))]
+    for policy in policies:
+        policy.validate(SimpleNamespace(resources=things), lambda message, _urn=None: told.append(message))
+    assert 1 == len(told)
+    assert told[0].startswith("the stack: aws/us-east-1 has 2 zones")
+
+
+class Thing(Seen):
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource)
+        self.urn = resource.urn
