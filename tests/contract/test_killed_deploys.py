@@ -13,7 +13,7 @@ from typing import Any
 import postgres_server
 import pytest
 
-KILLED = Path(__file__).parents[1] / "engine" / "killed.py"
+TESTS = Path(__file__).parents[1]
 EFFECTS = ["admit", "prepare", "drain", "upgrade", "verify", "ramp", "join", "bake", "settle"]
 
 
@@ -28,8 +28,8 @@ def states(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]
 
 
 def kill_everywhere(folder: Path, zones: int, states: list[str]) -> dict[str, Any]:
-    command = [sys.executable, str(KILLED), str(folder), str(zones), *states]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    command = [sys.executable, "-m", "engine.killed", str(folder), str(zones), *states]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=TESTS)
     assert 0 == done.returncode, done.stderr[-3000:]
     told: dict[str, Any] = json.loads(done.stdout)
     return told

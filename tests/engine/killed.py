@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from file_cloud import FileCloud, FileDns, topology
+from engine.file_cloud import FileCloud, FileDns, topology
 
 from orchestrator.core.deploy import DeployPolicy, DeployState, begin
 from orchestrator.core.deploy_row import DeployMachine, parse
