@@ -19,7 +19,8 @@ from engine_world import EngineDaemon, failout, has_engine, raise_engine_lab
 from orchestrator.lab.blueprint import Blueprint, RegionBlueprint
 from orchestrator.lab.demo import traffic_command
 
-pytestmark = pytest.mark.skipif(not has_engine(), reason="no `pulumi` on PATH: see infra/README.md for how to get it")
+if not has_engine():
+    pytest.skip("no `pulumi` on PATH: see infra/README.md for how to get it", allow_module_level=True)
 
 BLUEPRINT = Blueprint(
     name="engine",
