@@ -179,8 +179,10 @@ class Stage:
         return None
 
     def state(self) -> DeployState | None:
-        run = self.newest_run()
-        return parse(run.state) if run else None
+        """Of the newest deploy."""
+        with contextlib.suppress(FailoutError), self.glance() as glance:
+            return next((parse(r.state) for r in glance.runs(self.settings.service) if r.kind == "deploy"), None)
+        return None
 
     def until(self, so: Callable[[DeployState], bool], timeout_s: float = 90.0, what: str = "") -> DeployState:
         """Poll the run's row until `so`."""
