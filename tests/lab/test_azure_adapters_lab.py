@@ -189,7 +189,7 @@ def test_a_zone_is_upgraded_and_no_request_fails(tmp_path: Path) -> None:
         began = driver.azure.calls.total()
         summary = asyncio.run(story(driver, name))
         calls = driver.azure.calls.total() - began
-    print(summary.requests, driver.azure.calls.most_common())  # noqa: T201
+    print(summary.requests, driver.azure.calls.most_common())
     assert summary.requests.failures == {}
     assert summary.requests.sent > 300
     assert summary.requests.by_version["v2"].ok > 0
