@@ -42,9 +42,9 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest tests/tidy
 
-# Most tests wait for real processes, so three at a time fit two cores; the deploys under load get them to themselves.
+# Most tests wait for real processes, so two at a time fit two cores; the deploys under load get them to themselves.
 test: check
-	$(BIN)/pytest -n 3 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
 	$(BIN)/pytest tests/e2e $(ARGS)
 	$(MAKE) test-infra
 
