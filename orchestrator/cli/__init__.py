@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import FailoutError, Refused, Transient
@@ -29,6 +30,8 @@ def run(args: list[str]) -> int:
     import click  # noqa: PLC0415 - measured: half of the start-up time
 
     debug = "--debug" in args
+    if not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # A library's warning is no line of ours; --debug shows it.
     try:
         code = _run(args)
         if sys.stdout is not None:  # None: started with its output closed
