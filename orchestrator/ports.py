@@ -181,6 +181,21 @@ class Finding:
     evidence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one signal said. `unknown`: nobody could tell, and `evidence` says why; it never counts as good (I15)."""
+
+    state: Literal["good", "bad", "unknown"]
+    evidence: str
+
+
+class Signal(Protocol):
+    """One outside opinion on the service: an HTTP check, a command, a query, a cloud's alarm, the lab's own traffic."""
+
+    async def read(self) -> Reading:
+        """Ask once, within the signal's own time limit. Never raises what the other side does: that is `unknown`."""
+
+
 class Inspector(Protocol):
     """Says whether one cloud would let Failout work in a region. Reads and dry runs only."""
 
