@@ -22,14 +22,14 @@ URL_VARIABLE = "FAILOUT_TEST_POSTGRES"
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(**settings: str) -> Iterator[str]:
     """Yield the URL of a database that may be filled with rubbish; skip the test where no server can be had."""
     given = os.environ.get(URL_VARIABLE)
     if given:
         yield given
         return
     with folder() as home:
-        mine = Server(home / "data")
+        mine = Server(home / "data", **settings)
         mine.create()
         mine.start()
         try:
