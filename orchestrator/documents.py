@@ -41,6 +41,7 @@ FENCE: Final = "```failout"
 LEVELS: Final = ("info", "warning", "page")
 _HEAD_KEYS: Final = ("id", "title", "task", "diagnosis", "parameters", "preconditions")
 _STEP_KEYS: Final = ("name", "when", "timeout", "on_failure", "then", "alarm_after", "level")
+_WHOLE_KEYS: Final = ("on_failure", "then", "alarm_after")  # Said of a parallel step, not of one of its branches.
 _MISPLACED: Final = "a step says exactly one of " + ", ".join(Do)
 
 
@@ -294,6 +295,8 @@ class _Reader:
         if inside and kind in {Do.ASK, Do.PARALLEL}:
             self.bad(keys[kind].line, f"{kind!r} cannot stand inside parallel: it needs a person, or steps of its own")
             return None
+        for key in [k for k in _WHOLE_KEYS if inside and k in keys]:
+            self.bad(keys[key].line, f"{key!r} cannot stand inside parallel: say it of the parallel step itself")
         name = self._text(keys, "name")
         if not name or not all(c.isalnum() or c in "-_" for c in name) or name == END:
             self.bad(

@@ -104,7 +104,7 @@ ORDER_REFUSED: Final = "order-refused"
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """`visits` counts how often it was entered: tries, and ways back to it."""
+    """`visits` counts how often it was entered: tries, and ways back to it. `since`: when it was entered, then when it ended."""
 
     state: StepState = StepState.PENDING
     visits: int = 1
@@ -132,11 +132,11 @@ class RunbookState:
         return self.steps[self.at] if self.at < len(self.steps) else None
 
 
-def begin(runbook: Runbook, run: str, service: str, given: Mapping[str, str]) -> RunbookState:
+def begin(runbook: Runbook, run: str, service: str, given: Mapping[str, str], now: datetime) -> RunbookState:
     """Start a run with these parameters. Raises Rejected when one is unknown or missing."""
     steps = bind(runbook, given)
     values = {p.name: p.default for p in runbook.parameters if p.default is not None} | dict(given)
-    progress = tuple(StepProgress() for _ in steps)
+    progress = tuple(StepProgress(since=None if i else now) for i, _ in enumerate(steps))
     return RunbookState(run, runbook.id, runbook.title, runbook.digest, service, values, steps, progress)
 
 
@@ -217,16 +217,16 @@ def _after(state: RunbookState, kind: K, event: Event, now: datetime) -> Runbook
         return replace(state, reason=told if kind is not K.INTERRUPTED else state.reason)
     match kind:
         case K.STEP_DONE | K.APPROVE:
-            return _go(_mark(state, StepState.DONE, told, now), step.then)
+            return _go(_mark(state, StepState.DONE, told, now), step.then, now)
         case K.STEP_SKIPPED | K.SKIP:
-            return _go(_mark(state, StepState.SKIPPED, told, now), "")
+            return _go(_mark(state, StepState.SKIPPED, told, now), "", now)
         case K.RESUME:
             again = state.progress[state.at].state is StepState.FAILED
-            return replace(_enter(state, state.at) if again else state, reason="")
+            return replace(_enter(state, state.at, now) if again else state, reason="")
         case K.STEP_PASSED_OVER:
-            return _go(_mark(state, StepState.FAILED, told, now), "")
+            return _go(_mark(state, StepState.FAILED, told, now), "", now)
         case K.STEP_LEFT:
-            return _go(_mark(state, StepState.FAILED, told, now), step.goto)
+            return _go(_mark(state, StepState.FAILED, told, now), step.goto, now)
         case _:
             return replace(_mark(state, StepState.FAILED, told, now), reason=f"{step.name}: {told}")
 
@@ -236,16 +236,23 @@ def _mark(state: RunbookState, to: StepState, evidence: str, now: datetime) -> R
     return replace(state, progress=(*state.progress[: state.at], here, *state.progress[state.at + 1 :]), reason="")
 
 
-def _go(state: RunbookState, name: str) -> RunbookState:
+def _go(state: RunbookState, name: str, now: datetime) -> RunbookState:
     """To the step of that name, to the next one (""), or to the end."""
     target = state.at + 1 if not name else len(state.steps) if name == END else _index(state, name)
-    return _enter(state, target) if target <= state.at else replace(state, at=target)
+    return _enter(state, target, now)
 
 
-def _enter(state: RunbookState, target: int) -> RunbookState:
-    """Back to a step: it, and those behind it, are to be performed anew."""
+def _enter(state: RunbookState, target: int, now: datetime) -> RunbookState:
+    """To a step, ahead or back: it, and those behind it, are to be performed (anew)."""
     progress = tuple(
-        replace(p, state=StepState.PENDING, visits=p.visits + (p.state is not StepState.PENDING)) if i >= target else p
+        replace(
+            p,
+            state=StepState.PENDING,
+            visits=p.visits + (p.state is not StepState.PENDING),
+            since=now if i == target else p.since,
+        )
+        if i >= target
+        else p
         for i, p in enumerate(state.progress)
     )
     return replace(state, at=target, progress=progress)

@@ -83,7 +83,7 @@ async def start_runbook(
     """Create the run. Raises Rejected when the document or a parameter is wrong; preconditions are its first steps."""
     runbook = document.require()
     require_values(runbook, given, topology)
-    state = begin(runbook, run, topology.service, given)
+    state = begin(runbook, run, topology.service, given, now)
     made = await store.create_run(
         run, topology.service, "runbook", dump(state), str(state.status), author=author, reason=reason, now=now
     )

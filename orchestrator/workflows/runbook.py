@@ -24,8 +24,11 @@ WHEN_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """`known` False: nobody could tell, which is no no (I2)."""
+
     ok: bool
     evidence: str
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,8 @@ class RunbookPerformer:
 
     async def perform(self, state: RunbookState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:  # noqa: ARG002
         """Perform the step. Failures are events; only StaleCarrier and Bug are raised."""
-        step = state.steps[cast("int", effect.args["index"])]
-        if effect.kind == "ask":
-            await self._tell(state, "page", step.text, f"failout runbook approve {state.run}   (or: deny)")
-            return Event(K.ASKED, evidence=step.text)
+        index = cast("int", effect.args["index"])
+        step, entered = state.steps[index], state.progress[index].since
         author = (await self._store.load(state.run)).author
         call = Call(step, state.run, state.runbook, author, cast("int", effect.args["visit"]))
 
@@ -76,15 +77,20 @@ class RunbookPerformer:
             what = f"step {step.name} takes longer than usual ({told})"
             await self._tell(state, "warning", what, f"failout runbook progress {state.run}")
 
-        watch = _Watch(self._world.clock, await self._alarm_s(state, step), alarm, interrupted)
+        clock = self._world.clock
+        before_s = max(0.0, (clock.now() - entered).total_seconds()) if entered else 0.0
+        watch = _Watch(clock, before_s, await self._alarm_s(state, step), alarm, interrupted)
         act = _Act(self._world, self._store, self._operations, Looker(self._world, self._store, self._policy), watch)
-        if step.when is not None:
-            wanted = await act.once(step.when, WHEN_TIMEOUT_S)
-            if wanted is None:
-                return Event(K.INTERRUPTED, evidence=f"{step.name} was interrupted")
-            if not wanted.ok:
-                return Event(K.STEP_SKIPPED, evidence=f"not needed: {wanted.evidence}")
-        outcome = await act.step(call)
+        # A question that is open already stays open: it was asked because `when` held.
+        wanted = await act.wanted(step) if effect.kind == "ask" or step.kind is not Do.ASK else Outcome(True, "")
+        if wanted is None:
+            return Event(K.INTERRUPTED, evidence=f"{step.name} was interrupted")
+        if not wanted.ok and wanted.known:
+            return Event(K.STEP_SKIPPED, evidence=f"not needed: {wanted.evidence}")
+        if effect.kind == "ask" and wanted.ok:
+            await self._tell(state, "page", step.text, f"failout runbook approve {state.run}   (or: deny)")
+            return Event(K.ASKED, evidence=step.text)
+        outcome = await act.step(call) if wanted.ok else wanted
         if outcome is None:
             return Event(K.INTERRUPTED, evidence=f"{step.name} was interrupted; what it began goes on by itself")
         late = f" (longer than usual: {watch.alarmed})" if watch.alarmed else ""
@@ -105,13 +111,21 @@ class RunbookPerformer:
 
 
 class _Watch:
-    """Tells once when a step takes longer than its alarm, whenever the step asks whether it is interrupted."""
+    """Tells once when a step takes longer than its alarm, whenever the step asks whether it is interrupted.
+
+    `before_s`: how long ago the step was entered, by a process that may have died since.
+    """
 
     def __init__(
-        self, clock: Clock, alarm_s: float | None, alarm: Callable[[str], Awaitable[None]], asked: Interrupted
+        self,
+        clock: Clock,
+        before_s: float,
+        alarm_s: float | None,
+        alarm: Callable[[str], Awaitable[None]],
+        asked: Interrupted,
     ) -> None:
         self._clock, self._alarm_s, self._alarm, self._asked = clock, alarm_s, alarm, asked
-        self._began = clock.monotonic()
+        self._began = clock.monotonic() - before_s
         self.alarmed = ""
 
     @property
@@ -132,6 +146,10 @@ class _Act:
         self._world, self._store, self._operations = world, store, operations
         self._looker, self._watch = looker, watch
         self._every_s = looker.every_s
+
+    async def wanted(self, step: Step) -> Outcome | None:
+        """What its `when` says."""
+        return await self.once(step.when, WHEN_TIMEOUT_S) if step.when else Outcome(True, "")
 
     async def step(self, call: Call) -> Outcome | None:
         step = call.step
@@ -176,10 +194,10 @@ class _Act:
                 asked, self._world.clock, self._watch.interrupted, every_s=self._every_s, timeout_s=timeout_s
             )
         except (Denied, Rejected) as error:
-            return Outcome(False, f"{type(error).__name__.lower()}: {error}")
+            return Outcome(False, f"{type(error).__name__.lower()}: {error}", known=False)
         if isinstance(result, Found):
             return Outcome(result.value.so, result.value.evidence)
-        return Outcome(False, f"{late}: {result.last}") if isinstance(result, TimedOut) else None
+        return Outcome(False, f"{late}: {result.last}", known=False) if isinstance(result, TimedOut) else None
 
     async def _answer(self, step: Step) -> Outcome | None:
         async def asked() -> NotYet:
@@ -211,8 +229,14 @@ class _Act:
     async def _all(self, call: Call) -> Outcome | None:
         """Every branch to its own end: one that fails does not stop the others half-way."""
         calls = [Call(branch, call.run, call.runbook, call.author, call.visit) for branch in call.step.branches]
-        outcomes = await asyncio.gather(*(self.step(c) for c in calls))
+        outcomes = await asyncio.gather(*(self._branch(c) for c in calls))
         if any(outcome is None for outcome in outcomes):
             return None
         told = [f"{c.step.name}: {o.evidence}" for c, o in zip(calls, outcomes, strict=True) if o]
         return Outcome(all(o.ok for o in outcomes if o), "; ".join(told))
+
+    async def _branch(self, call: Call) -> Outcome | None:
+        wanted = await self.wanted(call.step)
+        if wanted is None or (not wanted.ok and not wanted.known):
+            return wanted
+        return await self.step(call) if wanted.ok else Outcome(True, f"not needed: {wanted.evidence}")

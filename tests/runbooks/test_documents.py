@@ -94,6 +94,7 @@ def test_a_good_document_has_no_problem_and_its_steps_in_order() -> None:
         ("verify: zone-ready", "do: zone-ready", 17, "unknown operation 'zone-ready'"),
         ("name: look\n", "name: look\nask: really\n", 16, "a step says exactly one of"),
         ("name: look\n", "name: [look\n", 17, "not YAML"),
+        ("    verify: frozen", "    verify: frozen\n    on_failure: ask", 35, "say it of the parallel step itself"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_told_with_its_line_and_the_nearest_word(old: str, new: str, line: int, words: str) -> None:

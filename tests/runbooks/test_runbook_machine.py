@@ -31,7 +31,7 @@ from orchestrator.core.script import Do, Look, OnFailure, Step
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = (
     Step("look", Do.VERIFY, look=Look("zones-steady"), on_failure=OnFailure.CONTINUE),
-    Step("ask", Do.ASK, "really?", on_failure=OnFailure.GOTO, goto="back"),
+    Step("ask", Do.ASK, "really?", when=Look("frozen"), on_failure=OnFailure.GOTO, goto="back"),
     Step("act", Do.DO, "deploy", {"version": "v2"}, when=Look("frozen", negated=True), on_failure=OnFailure.ASK),
     Step("again", Do.WAIT, look=Look("zones-ready"), on_failure=OnFailure.GOTO, goto="look", then="end"),
     Step("back", Do.DO, "deployments rollback"),
@@ -47,10 +47,10 @@ def start(denied: OnFailure = OnFailure.GOTO) -> RunbookState:
 
 def outcomes(state: RunbookState, effect: Effect) -> list[K]:
     """What orchestrator/workflows/runbook.py may answer, and nothing else."""
-    if effect.kind == "ask":
-        return [K.ASKED]
     step = state.step()
     assert step is not None
+    if effect.kind == "ask":
+        return [K.ASKED, K.STEP_FAILED, K.INTERRUPTED, *([K.STEP_SKIPPED] if step.when else [])]
     if step.kind is Do.ASK:
         return [K.INTERRUPTED, K.STEP_FAILED]
     return [K.STEP_DONE, K.STEP_FAILED, K.INTERRUPTED, *([K.STEP_SKIPPED] if step.when else [])]
