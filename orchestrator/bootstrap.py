@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.agent.client import HttpAgent
 from orchestrator.agent.main import read_token
@@ -24,12 +24,13 @@ from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.carry import Log
 from orchestrator.engine.clock import SystemClock
-from orchestrator.engine.glance import glance_at
+from orchestrator.engine.glance import Glance, glance_at
 from orchestrator.engine.place import Place
-from orchestrator.engine.ports import Store
+from orchestrator.engine.ports import Lease, Run, Store, Switch
 from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
+from orchestrator.operations.checks import Checks
 from orchestrator.operations.expiry import Expiries
 from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from orchestrator.clouds.aws.session import AwsSession
 
 LAB_CREDENTIAL: Final = "lab"
+T = TypeVar("T")
 
 
 class StoredTraffic:
@@ -188,7 +190,10 @@ async def open_orchestrator(
         traffic, peers = StoredTraffic(store, settings.service), StoredPeers(store, settings.service)
         world = _world(settings, traffic, log, peers)
         worlds.append(world)
-        operations = BoundOperations(world, store, settings.policy, launcher.launch)
+        checks = Checks(
+            world, place_of(settings), settings.objective, inspectors, ReleaseFolder(settings.releases).versions
+        )
+        operations = BoundOperations(world, store, settings.policy, launcher.launch, checks)
         return {
             "deploy": Carried(DeployMachine(), DeployPerformer(world)),
             "outing": Carried(OutingMachine(), OutingPerformer(world)),
@@ -229,14 +234,32 @@ async def _keeping(engine: Engine, world: World, settings: Settings) -> AsyncIte
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextmanager
-def looker(settings: Settings, log: Log) -> Iterator[Looker]:
-    """Answers a runbook's conditions by hand; creates an empty state where there is none, and writes nothing else."""
-    store = SqlStore(place_of(settings))
-    try:
-        yield Looker(_world(settings, StoredTraffic(store, settings.service), log), store, settings.policy)
-    finally:
-        store.close()
+def looker(settings: Settings, log: Log) -> Looker:
+    """Answers a runbook's conditions by hand. Reads only; where there is no state yet, it has no rows."""
+    return Looker(reading_world(settings, log), ReadOnlyRows(place_of(settings)), settings.policy)
+
+
+class ReadOnlyRows:
+    """The rows for commands that change nothing; none before the first run."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def runs(self, service: str) -> Sequence[Run]:
+        return self._rows(lambda rows: rows.runs(service))
+
+    async def leases(self, service: str) -> Sequence[Lease]:
+        return self._rows(lambda rows: rows.leases(service))
+
+    async def switches(self) -> Sequence[Switch]:
+        return self._rows(lambda rows: rows.switches())
+
+    def _rows(self, read: Callable[[Glance], Sequence[T]]) -> Sequence[T]:
+        try:
+            with glance_at(self._place) as rows:
+                return read(rows)
+        except NotFound:
+            return ()
 
 
 class Launcher:

@@ -396,14 +396,13 @@ async def _look_for(settings: Settings, look: Look, timeout_s: float) -> tuple[b
         return False
 
     clock = SystemClock()
-    with looker(settings, logger("none")) as eyes:
-        began = clock.monotonic()
+    eyes, began = looker(settings, logger("none")), clock.monotonic()
 
-        async def once() -> str | NotYet:
-            seen = await eyes.look(look, clock.monotonic() - began)
-            return seen.evidence if seen.so else NotYet(seen.evidence)
+    async def once() -> str | NotYet:
+        seen = await eyes.look(look, clock.monotonic() - began)
+        return seen.evidence if seen.so else NotYet(seen.evidence)
 
-        result = await look_until(once, clock, nobody, every_s=eyes.every_s, timeout_s=timeout_s)
+    result = await look_until(once, clock, nobody, every_s=eyes.every_s, timeout_s=timeout_s)
     if isinstance(result, Found):
         return True, result.value
     return False, result.last if isinstance(result, TimedOut) else "interrupted"
@@ -421,17 +420,17 @@ async def _rehearse(settings: Settings, document: Document, given: Mapping[str, 
     runbook = document.require()
     require_values(runbook, given, read_topology(settings.topology, settings.service))
     steps, rows = bind(runbook, given), []
-    with looker(settings, logger("none")) as eyes:
-        for step in steps:
-            row: dict[str, Any] = {"name": step.name, "command": command_of(step, runbook.id), "now": None, "so": None}
-            look = step.look if step.kind in {Do.VERIFY, Do.WAIT} else step.when
-            if look is not None:
-                try:
-                    seen = await eyes.look(look)
-                    row |= {"now": seen.evidence, "so": seen.so}
-                except FailoutError as error:
-                    row |= {"now": f"nobody can tell: {error}", "so": None}
-            rows.append(row)
+    eyes = looker(settings, logger("none"))
+    for step in steps:
+        row: dict[str, Any] = {"name": step.name, "command": command_of(step, runbook.id), "now": None, "so": None}
+        look = step.look if step.kind in {Do.VERIFY, Do.WAIT} else step.when
+        if look is not None:
+            try:
+                seen = await eyes.look(look)
+                row |= {"now": seen.evidence, "so": seen.so}
+            except FailoutError as error:
+                row |= {"now": f"nobody can tell: {error}", "so": None}
+        rows.append(row)
     begins = all(r["so"] for r in rows if str(r["name"]).startswith("precondition-"))
     return {"schema": 1, "id": runbook.id, "title": runbook.title, "ok": begins, "steps": rows}
 

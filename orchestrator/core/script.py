@@ -199,6 +199,9 @@ _DEPLOY: Final = {"run": Arg(Type.TEXT, required=False)}
 # Failout's own operations, by the words of the command line. orchestrator/operations/runbooks.py binds each to its use case.
 OPERATIONS: Final[Mapping[str, Word]] = {
     "status": Word("say what is going on"),
+    "doctor": Word("look whether a deploy could work from here; fails when something is wrong"),
+    "proof": Word("say how fresh and strong each zone's proof is; fails while the objective is not met"),
+    "state backup": Word("copy the state to a new file", {"file": Arg(Type.TEXT)}),
     "plan": Word("say what a deploy would do, and why it would be refused", {"version": Arg(Type.VERSION, "--to")}),
     "deploy": Word(
         "deploy a version zone by zone and wait for its end",
@@ -258,6 +261,7 @@ CONDITIONS: Final[Mapping[str, Word]] = {
     "apis-answer": Word("every management API answers, the global tier's too"),
     "deploy-unfinished": Word("a deploy has not ended yet"),
     "deploy-held": Word("a deploy waits for a person"),
+    "deploy-settled": Word("no deploy is under way: it has ended, or waits for a person"),
     "lease-free": Word("no run has a zone or region out (I1)"),
     "version-everywhere": Word("every instance of every zone runs the version", {"version": Arg(Type.VERSION)}),
     "release-known": Word("the release manifest is there and names every region", {"version": Arg(Type.VERSION)}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from orchestrator.core.script import Runbook, duration_s
 from orchestrator.core.topology import Topology
 from orchestrator.documents import Document, known_places, read_document, reason_value_is_wrong
 from orchestrator.engine.ports import Run, Store
+from orchestrator.operations.checks import Checks
 from orchestrator.operations.deploys import order, start_deploy
 from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
@@ -119,10 +121,11 @@ Launch = Callable[[str], Awaitable[None]]
 class BoundOperations:
     """core.script.OPERATIONS, each bound to its use case. `launch` sees to it that a run that was begun is carried."""
 
-    def __init__(self, world: World, store: Store, policy: DeployPolicy, launch: Launch) -> None:
+    def __init__(self, world: World, store: Store, policy: DeployPolicy, launch: Launch, checks: Checks) -> None:
         self._world, self._store, self._policy, self._launch = world, store, policy, launch
         self._bound: Mapping[str, Callable[[Call], Awaitable[Run | Outcome]]] = {
             "status": self._status,
+            **checks.bound(),
             "plan": self._plan,
             "deploy": self._deploy,
             **{f"deployments {kind}": self._deployments for kind in _DEPLOY_ORDERS},
@@ -175,7 +178,7 @@ class BoundOperations:
         except NotFound:
             pass
         for visit in range(call.visit - 1, 0, -1):
-            earlier = Call(call.step, call.run, call.runbook, call.author, visit)
+            earlier = replace(call, visit=visit)
             try:
                 run = await self._store.load(earlier.marker)
             except NotFound:
@@ -210,7 +213,6 @@ class BoundOperations:
         version = call.step.args.get("version")
         args = {"target": require_release(self._world, version).version} if version else None
         await order(self._store, run.id, kind, author=call.author, reason=call.reason, now=now, args=args)
-        await self._store.append_audit(call.author, f"deployments {kind} {run.id}", call.reason, "ordered", now)
         return run
 
     async def _ordered(self, run: Run, call: Call) -> bool:

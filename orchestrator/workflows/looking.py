@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import Bug, Denied, NotFound, Rejected, Transient
@@ -17,7 +18,7 @@ from orchestrator.core.release import reason_release_is_incomplete
 from orchestrator.core.script import Look, duration_s
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import Placement
-from orchestrator.engine.ports import EVERY_SERVICE, Run, Store
+from orchestrator.engine.ports import EVERY_SERVICE, Lease, Run, Switch
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.steering import Steering, told
 from orchestrator.workflows.world import World
@@ -37,10 +38,20 @@ class _Asked:
     elapsed_s: float
 
 
+class Rows(Protocol):
+    """What is read of a store; a rehearsal brings one that cannot write."""
+
+    async def runs(self, service: str) -> Sequence[Run]: ...
+
+    async def leases(self, service: str) -> Sequence[Lease]: ...
+
+    async def switches(self) -> Sequence[Switch]: ...
+
+
 class Looker:
     """One for each run of a runbook, or for one question by hand. Reads only."""
 
-    def __init__(self, world: World, store: Store, policy: DeployPolicy) -> None:
+    def __init__(self, world: World, store: Rows, policy: DeployPolicy) -> None:
         self._world, self._store, self._policy = world, store, policy
         self.every_s = policy.poll_s
         self._gauge, self._steering = Gauge(world), Steering(world)
@@ -65,6 +76,7 @@ class Looker:
             "apis-answer": self._apis_answer,
             "deploy-unfinished": self._deploy_unfinished,
             "deploy-held": self._deploy_held,
+            "deploy-settled": self._deploy_settled,
             "lease-free": self._lease_free,
             "version-everywhere": self._version_everywhere,
             "release-known": self._release_known,
@@ -287,6 +299,11 @@ class Looker:
             run is not None and run.status == "held",
             f"deploy {run.id} is {run.status}" if run else "no deploy is unfinished",
         )
+
+    async def _deploy_settled(self, _: _Asked) -> Seen:
+        run = await self._unfinished()
+        waits = run is None or run.status in {"held", "paused"}
+        return Seen(waits, f"deploy {run.id} is {run.status}" if run else "no deploy is unfinished")
 
     async def _lease_free(self, _: _Asked) -> Seen:
         leases = await self._store.leases(self._world.topology.service)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Protocol, cast
 
 from orchestrator.core.deploy import DeployPolicy
@@ -40,6 +41,7 @@ class Call:
     runbook: str
     author: str
     visit: int
+    began: datetime
 
     @property
     def marker(self) -> str:
@@ -70,14 +72,13 @@ class RunbookPerformer:
         """Perform the step. Failures are events; only StaleCarrier and Bug are raised."""
         index = cast("int", effect.args["index"])
         step, entered = state.steps[index], state.progress[index].since
-        author = (await self._store.load(state.run)).author
-        call = Call(step, state.run, state.runbook, author, cast("int", effect.args["visit"]))
+        row, clock = await self._store.load(state.run), self._world.clock
+        call = Call(step, state.run, state.runbook, row.author, cast("int", effect.args["visit"]), row.created_at)
 
         async def alarm(told: str) -> None:
             what = f"step {step.name} takes longer than usual ({told})"
             await self._tell(state, "warning", what, f"failout runbook progress {state.run}")
 
-        clock = self._world.clock
         before_s = max(0.0, (clock.now() - entered).total_seconds()) if entered else 0.0
         watch = _Watch(clock, before_s, await self._alarm_s(state, step), alarm, interrupted)
         act = _Act(self._world, self._store, self._operations, Looker(self._world, self._store, self._policy), watch)
@@ -228,7 +229,7 @@ class _Act:
 
     async def _all(self, call: Call) -> Outcome | None:
         """Every branch to its own end: one that fails does not stop the others half-way."""
-        calls = [Call(branch, call.run, call.runbook, call.author, call.visit) for branch in call.step.branches]
+        calls = [replace(call, step=branch) for branch in call.step.branches]
         outcomes = await asyncio.gather(*(self._branch(c) for c in calls))
         if any(outcome is None for outcome in outcomes):
             return None

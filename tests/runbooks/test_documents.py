@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,7 +17,17 @@ from runbooks.places import TOPOLOGY
 from orchestrator.cli.root import root
 from orchestrator.core.diagnosis import Diagnosis
 from orchestrator.core.errors import FailoutError, NotFound, Rejected
-from orchestrator.core.script import CONDITIONS, OPERATIONS, Do, bind, command_of, duration_s, duration_told, every_step
+from orchestrator.core.script import (
+    CONDITIONS,
+    OPERATIONS,
+    Do,
+    bind,
+    command_of,
+    duration_s,
+    duration_told,
+    every_step,
+    fill,
+)
 from orchestrator.documents import parse_document, parse_look, read_document
 from orchestrator.operations.runbooks import SHIPPED, find_runbook, find_runbooks, require_values
 
@@ -132,8 +145,12 @@ def _example(kind: str) -> str:
 
 
 def _parse(line: str) -> None:
-    import shlex  # noqa: PLC0415
+    command, args, context = _found(line)
+    command.make_context("x", args, parent=context)
 
+
+def _found(line: str) -> tuple[click.Command, list[str], click.Context]:
+    """The command that the words name, and the words that are left."""
     command: click.Command = root
     args = shlex.split(line)[1:]
     context = click.Context(root, info_name="failout")
@@ -141,18 +158,37 @@ def _parse(line: str) -> None:
         found = command.get_command(context, args[0])
         assert found is not None, line
         command, args = found, args[1:]
-    command.make_context("x", args, parent=context)
+    return command, args, context
+
+
+SAID = re.compile(r"`(failout [^`]+)`")
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.md")), ids=lambda p: p.stem)
+def test_every_command_that_the_text_names_can_be_typed_as_it_stands(path: Path) -> None:
+    """`failout zone restore ZONE --reason WHY` parses; a bare `failout zone restore` need only be there."""
+    runbook = read_document(path, TOPOLOGY).require()
+    values = {p.name: _example(p.type) for p in runbook.parameters}
+    text = path.read_text("utf-8")
+    for line in SAID.findall(text):
+        command, args, context = _found(fill(line, values))
+        if args:
+            command.make_context("x", args, parent=context)
+    assert [] == re.findall(r"failout [a-z]+", SAID.sub("", text)), "a command stands between backquotes"
 
 
 def test_commands_and_conditions_are_exactly_those_that_something_performs() -> None:
     from orchestrator.core.deploy import DeployPolicy  # noqa: PLC0415
     from orchestrator.engine.memory import MemoryStore  # noqa: PLC0415
+    from orchestrator.operations.checks import Checks  # noqa: PLC0415
     from orchestrator.operations.runbooks import BoundOperations  # noqa: PLC0415
     from orchestrator.workflows.looking import Looker  # noqa: PLC0415
 
-    store, world = MemoryStore(), object()
-    assert set(OPERATIONS) == BoundOperations(world, store, DeployPolicy(), None).bound  # type: ignore[arg-type]
-    assert set(CONDITIONS) == Looker(world, store, DeployPolicy()).conditions  # type: ignore[arg-type]
+    nothing: Any = None
+    store, world = MemoryStore(), nothing
+    checks = Checks(world, nothing, nothing, nothing, nothing)
+    assert set(OPERATIONS) == BoundOperations(world, store, DeployPolicy(), nothing, checks).bound
+    assert set(CONDITIONS) == Looker(world, store, DeployPolicy()).conditions
 
 
 def test_parameters_are_checked_against_the_topology_before_anything_begins() -> None:
