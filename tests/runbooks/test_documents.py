@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import re
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runbooks.places import TOPOLOGY
@@ -17,6 +19,7 @@ from runbooks.places import TOPOLOGY
 from orchestrator.cli.root import root
 from orchestrator.core.diagnosis import Diagnosis
 from orchestrator.core.errors import FailoutError, NotFound, Rejected
+from orchestrator.core.runbook import begin
 from orchestrator.core.script import (
     CONDITIONS,
     OPERATIONS,
@@ -138,6 +141,35 @@ def test_what_a_runbook_tells_the_reader_is_a_command_line_that_exists(path: Pat
     assert commands
     for line in commands:
         _parse(line.removesuffix(" &").split("   # ")[0])
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.md")), ids=lambda p: p.stem)
+def test_what_show_prints_is_what_a_run_performs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every line of prose stands there, and each fenced step as the command of the very step that a run begins with."""
+    document = read_document(path, TOPOLOGY)
+    values = {p.name: _example(p.type) for p in document.require().parameters}
+    begun = begin(document.runbook, "run-1", "gates", values, datetime(2026, 1, 1, tzinfo=UTC)).steps
+    monkeypatch.chdir(tmp_path)  # Where there is no failout.yaml.
+    told = CliRunner().invoke(root, ["runbook", "show", path.stem, *(f"-p{k}={v}" for k, v in values.items())])
+    assert 0 == told.exit_code, told.output
+    commands = [(step.name, [f"    {line}" for line in command_of(step, path.stem).splitlines()]) for step in begun]
+    shown = _blocks(told.output)
+    assert [name for name, _ in commands] == [name for name, _ in shown]
+    for (name, lines), (_, below) in zip(commands, shown, strict=True):
+        assert lines == below[: len(lines)], name
+    for part in document.parts:
+        assert not isinstance(part, str) or fill(part, values) in told.output
+
+
+def _blocks(output: str) -> list[tuple[str, list[str]]]:
+    """`    [name], notes` and the lines below it."""
+    found: list[tuple[str, list[str]]] = []
+    for line in output.splitlines():
+        if line.startswith("    ["):
+            found.append((line[5:].partition("]")[0], []))
+        elif found:
+            found[-1][1].append(line)
+    return found
 
 
 def _example(kind: str) -> str:
@@ -262,3 +294,13 @@ def _damaged(text: str, chance: random.Random) -> str:
             keep = chance.randrange(len(lines[at]) + 1)
             lines[at] = lines[at][:keep]
     return "\n".join(lines)
+
+
+def test_check_ends_with_2_and_names_file_line_and_word_of_every_mistake(tmp_path: Path) -> None:
+    wrong = tmp_path / "mend.md"
+    wrong.write_text(GOOD.replace("zone-ready", "zone-redy").replace("level: warning", "level: loud"))
+    told = CliRunner().invoke(root, ["runbook", "check", str(wrong)])
+    assert 2 == told.exit_code
+    lines = told.output.splitlines()
+    assert f"{wrong}:17: unknown condition 'zone-redy'; did you mean 'zone-ready'?" == lines[0]
+    assert lines[1].startswith(f"{wrong}:40: unknown level 'loud'")
