@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from e2e.cases import Case, Table
@@ -19,6 +19,12 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     TABLE.cases.append(row)
     yield row
     row.passed = request.node.stash.get(REPORT, False)
+
+
+@pytest.fixture
+def passed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """For the teardown of a fixture: whether the test has passed."""
+    return lambda: request.node.stash.get(REPORT, False)
 
 
 @pytest.hookimpl(wrapper=True)

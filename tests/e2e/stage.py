@@ -122,12 +122,20 @@ class Stage:
     def __init__(self, folder: Path, traffic: Traffic) -> None:
         self.folder, self.traffic = folder, traffic
         self.config = folder / "failout.yaml"
+        self._processes: list[Failout] = []
         self.settings: Settings = read_settings(self.config)
 
     # ---- acting
 
     def failout(self, *args: str) -> Failout:
-        return Failout(self, args)
+        self._processes.append(Failout(self, args))
+        return self._processes[-1]
+
+    def end_processes(self) -> None:
+        """What a failed test has left running."""
+        for left in self._processes:
+            if left.process.poll() is None:
+                left.kill()
 
     def deploy(self, version: str, *args: str) -> Failout:
         return self.failout("deploy", "--to", version, "--yes", "--reason", "a test", "--log", "json", *args)
