@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 import yaml
 
 from orchestrator.core.deploy import DeployPolicy, OnExpiry, OnFailure
+from orchestrator.core.drill import DrillPolicy
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.release import Image, Release
@@ -38,6 +39,7 @@ class Settings:
     policy: DeployPolicy
     objective: Objective = field(default_factory=Objective)
     database: str | None = None
+    drills: DrillPolicy = field(default_factory=DrillPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ _SECONDS: Final = (0.0, 7 * 86400.0)
 def read_settings(path: Path) -> Settings:
     """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
     doc = _read_yaml(path)
-    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective"])
+    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective", "drills"])
     here = path.resolve().parent
     policy = read_policy(doc.sub("policy")) if "policy" in doc.values else DeployPolicy()
     return Settings(
@@ -148,6 +150,7 @@ def read_settings(path: Path) -> Settings:
         policy=policy,
         objective=_read_objective(doc.sub("objective")) if "objective" in doc.values else Objective(),
         database=doc.text("database") if "database" in doc.values else None,
+        drills=_read_drills(doc.sub("drills")) if "drills" in doc.values else DrillPolicy(),
     )
 
 
@@ -203,6 +206,30 @@ def _read_objective(doc: _Doc) -> Objective:
         low, high = _OBJECTIVE_LIMITS[key]
         given[key] = float(doc.number(key, 0.0, low=low, high=high))
     return Objective(**given)
+
+
+_DRILL_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
+    "duration_s": (1.0, 15 * 86400.0),
+    "read_every_s": (0.5, 300.0),
+    "unknown_max_s": (1.0, 3600.0),
+}
+
+
+def _read_drills(doc: _Doc) -> DrillPolicy:
+    signals = ("outcome_signals", "blocking_signals")
+    doc.only([*signals, *_DRILL_LIMITS])
+    given: dict[str, Any] = {name: _names(doc, name) for name in signals if name in doc.values}
+    for key, (low, high) in _DRILL_LIMITS.items():
+        if key in doc.values:
+            given[key] = float(doc.number(key, 0.0, low=low, high=high))
+    return DrillPolicy(**given)
+
+
+def _names(doc: _Doc, key: str) -> tuple[str, ...]:
+    value = doc.values[key]
+    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+        doc.fail(key, f"{key!r} in {doc.where} must be a list of names, not {value!r}")
+    return tuple(value)
 
 
 def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "deploy": ("deploy", "Deploy a version zone by zone, or carry on with the deploy that was interrupted."),
     "deployments": ("deployments", "List and show deploys; pause, resume, abort or roll back one."),
     "doctor": ("doctor", "Check credentials, permissions, reachability, topology and state. Changes nothing."),
+    "drill": ("drill", "Drill the loss of a zone or a region, now or by schedule, and keep the proof."),
     "freeze": ("freeze", "Start nothing new: no deploy, no drill. Evacuations and returns go on."),
     "init": ("init", "Write a commented failout.yaml to start from."),
     "kill-switch": ("kill_switch", "Stop every automatic act."),

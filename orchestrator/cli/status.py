@@ -44,7 +44,7 @@ def human_status(data: dict[str, Any]) -> str:
 
 
 def human_run(run: dict[str, Any]) -> str:
-    about = "of" if run["kind"] == "outing" else "to"
+    about = "of" if run["kind"] in {"outing", "drill"} else "to"
     lines = [f"{run['kind']} {run['run']} {about} {run['target']}: {run['status']} after {seconds(run['seconds'])}"]
     if run["status"] != "succeeded" and run["reason"]:
         lines.append(f"  why: {run['reason']}")
@@ -56,6 +56,8 @@ def human_run(run: dict[str, Any]) -> str:
         lines.append(f"  now: {doing['effect']} {doing['zone'] or ''} for {seconds(doing['seconds'])}{late}")
     if run["kind"] == "outing":
         lines.append(f"  {run['course']}, asked by {run['author']}; {_time_left(run)}")
+    if run["kind"] == "drill":
+        lines.append(f"  {run['course']}: {run['note']}")
     if run["kind"] == "region":
         lines.append(f"  {run['course']}: {run['note']}")
     if run["kind"] == "runbook":

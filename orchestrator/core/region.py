@@ -145,7 +145,7 @@ class RegionState:
     """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to}, to be put back.
 
     `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
-    of the return. `calling_off`: nothing but the preparations is to be undone.
+    of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.
     """
 
     run: str
@@ -160,6 +160,7 @@ class RegionState:
     steps: tuple[RampStep, ...] = ()
     step: int = 0
     calling_off: bool = False
+    asker: str = "person"
     note: str = ""
     reason: str = ""
 

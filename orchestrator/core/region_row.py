@@ -30,6 +30,7 @@ def dump(state: RegionState) -> Json:
         "steps": [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in state.steps],
         "step": state.step,
         "calling_off": state.calling_off,
+        "asker": state.asker,
         "note": state.note,
         "reason": state.reason,
     }
@@ -53,6 +54,7 @@ def parse(data: Json) -> RegionState:
         steps=parse_steps(row["steps"]),
         step=row["step"],
         calling_off=row["calling_off"],
+        asker=row.get("asker", "person"),  # Rows of before there were drills have none.
         note=row["note"],
         reason=row["reason"],
     )

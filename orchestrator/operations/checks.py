@@ -15,7 +15,7 @@ from orchestrator.engine.glance import glance_at
 from orchestrator.engine.place import Place
 from orchestrator.operations import doctor
 from orchestrator.operations.proof import Ledger, read_ledger
-from orchestrator.ports import Inspector
+from orchestrator.ports import Finding, Inspector
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
 
@@ -33,11 +33,15 @@ class Checks:
     def bound(self) -> Mapping[str, Callable[[Call], Awaitable[Outcome]]]:
         return {"doctor": self._doctor, "proof": self._proof, "state backup": self._backup}
 
-    async def _doctor(self, _: Call) -> Outcome:
-        """Unchecked is not wrong, as by hand, but it is told (I2)."""
+    async def findings(self) -> list[Finding]:
+        """All that `failout doctor` finds."""
         topology = self.world.topology
         found = await asyncio.to_thread(doctor.state, self.place, topology.service)
-        found += await doctor.examine(self.world, self.inspectors(topology), self.versions())
+        return found + await doctor.examine(self.world, self.inspectors(topology), self.versions())
+
+    async def _doctor(self, _: Call) -> Outcome:
+        """Unchecked is not wrong, as by hand, but it is told (I2)."""
+        found = await self.findings()
         wrong = [f"{f.what}: {f.evidence}" for f in found if f.verdict == "failed"]
         unchecked = sum(f.verdict == "unchecked" for f in found)
         told = f"{len(found)} checks, {len(wrong)} failed, {unchecked} could not be made"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from orchestrator.core.drill_row import parse as parse_drill
 from orchestrator.core.outing import OutingState, Stage
 from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.region import Phase
@@ -64,6 +65,26 @@ def describe_region(run: Run) -> dict[str, Any]:
         "weights": dict(state.weights),
         "share": step if state.phase is Phase.RETURNING else None,
         "next_command": None if run.finished else f"failout region return {state.regions[0]}",
+    }
+
+
+def describe_drill(run: Run) -> dict[str, Any]:
+    """What a list or `status` shows of it beyond what every run has. `outing`: the run that takes the place out."""
+    state = parse_drill(run.state)
+    wish = state.wish
+    return {
+        "target": wish.place,
+        "course": str(state.phase),
+        "reason": state.reason or run.reason,
+        "note": state.note,
+        "tier": wish.tier,
+        "mode": str(wish.mode),
+        "duration_s": wish.policy.duration_s,
+        "signals": {"outcome": list(wish.policy.outcome_signals), "blocking": list(wish.policy.blocking_signals)},
+        "schedule": wish.schedule,
+        "outing": state.outing,
+        "checks": list(state.checks),
+        "next_command": None if run.finished else f"failout drill show {run.id}",
     }
 
 

@@ -70,7 +70,7 @@ def history_of(run: Run, records: Sequence[Record], topology: Topology, steady_s
     return History(
         run=run.id,
         service=run.service,
-        kind=run.kind,
+        kind="drill" if "drill" in (state.get("asker"), state.get("ask", {}).get("asker")) else run.kind,
         author=run.author,
         reason=run.reason,
         began=run.created_at,

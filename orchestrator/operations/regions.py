@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, cast
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.outing import Asker
 from orchestrator.core.region import M, Phase, begin
 from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology
@@ -40,17 +42,22 @@ async def start_evacuation(
     reason: str,
     now: datetime,
     overrides: Sequence[str] = (),
+    asker: Asker = Asker.PERSON,
 ) -> Run:
     """Create the run that takes the regions out, or tell the one that is bringing them back to take them out again.
 
-    A freeze does not stop it (I14). A deploy that has a zone out is suspended: its zone comes back first (I1). Raises
-    Refused while other regions are on the move.
+    A freeze does not stop it (I14). A deploy that has a zone out is suspended, a drill ends: its zone comes back first
+    (I1). Raises Refused while other regions are on the move; for a drill, while anything is out.
     """
     wrong = [rule for rule in overrides if rule not in OVERRIDABLE]
     if wrong:
         raise Rejected(f"{wrong[0]!r} cannot be overridden here; known: {', '.join(OVERRIDABLE)}")
     service = topology.service
     other = await unfinished_move(store, service)
+    if asker is Asker.DRILL:
+        await _require_nothing_out(store, service)
+    elif other is not None and _of_drill(other):
+        other = None  # It makes way below.
     act = f"region evacuate {' '.join(regions)}" + (f", overriding {', '.join(overrides)}" if overrides else "")
     if other is not None:
         state = parse(other.state)
@@ -61,11 +68,22 @@ async def start_evacuation(
         if state.phase not in {Phase.ASKING, Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT}:
             await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now)
         return other
-    state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
+    state = replace(begin(run, service, tuple(regions), policy, tuple(overrides), now), asker=str(asker))
     made = await store.create_run(run, service, "region", dump(state), "active", author=author, reason=reason, now=now)
     await store.append_audit(author, act, reason, f"run {run} started", now)
-    await make_way(store, service, run, author=author, reason=reason, now=now)
+    if asker is Asker.PERSON:
+        await make_way(store, service, run, author=author, reason=reason, now=now)
     return made
+
+
+async def _require_nothing_out(store: Store, service: str) -> None:
+    for lease in await store.leases(service):
+        raise Refused("I1", f"run {lease.run} has {lease.zone} out; a drill goes last", zone=lease.zone)
+
+
+def _of_drill(run: Run) -> bool:
+    row = cast("Mapping[str, Any]", run.state)
+    return "drill" in (row.get("asker"), row.get("ask", {}).get("asker"))
 
 
 async def make_way(
@@ -74,8 +92,7 @@ async def make_way(
     """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
     for lease in await store.leases(service):
         holder = await store.load(lease.run)
-        row = cast("Mapping[str, Any]", holder.state)
-        drill = holder.kind != "deploy" and row.get("ask", {}).get("asker") == "drill"
+        drill = holder.kind != "deploy" and _of_drill(holder)
         kind = "suspend" if holder.kind == "deploy" and evacuating else "restore" if drill else None
         if kind is not None:
             await store.post_order(holder.id, kind, author=author, reason=f"{reason} (run {run})", now=now)

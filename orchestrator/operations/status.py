@@ -10,7 +10,7 @@ from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import parse
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run, Usual
-from orchestrator.operations.described import describe_outing, describe_region, describe_runbook
+from orchestrator.operations.described import describe_drill, describe_outing, describe_region, describe_runbook
 
 SCHEMA = 1
 
@@ -62,6 +62,8 @@ def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[st
         return common | describe_outing(run, now)
     if run.kind == "runbook":
         return common | describe_runbook(run)
+    if run.kind == "drill":
+        return common | describe_drill(run)
     return common | (describe_region(run) if run.kind == "region" else _describe_deploy(run, now))
 
 

@@ -1,0 +1,289 @@
+"""What each effect of the drill machine does: check, begin the run that takes the place out, watch the signals, return.
+
+I15: what speaks for the service is asked every few seconds, and the place is sent back the moment it is bad.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from orchestrator.core.drill import DrillEvent, DrillState, Phase, reason_survivors_fail
+from orchestrator.core.errors import Denied, NoCapacity, NotFound, Refused, Rejected, Transient
+from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.outing import Stage
+from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.proof import Proof, Worth
+from orchestrator.core.region import Phase as Where
+from orchestrator.core.region_row import parse as parse_region
+from orchestrator.core.script import duration_told
+from orchestrator.engine.ports import Run, Store
+from orchestrator.ports import Fence, Notice
+from orchestrator.workflows.drill_checks import DrillChecks
+from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.polling import Interrupted
+from orchestrator.workflows.world import World
+
+GLANCE_S: Final = 0.5  # How often the run that it has begun is looked at.
+PROOF_S: Final = 15.0  # How long the end waits for the proof that the recorder writes.
+LOST_LOOKS: Final = 2  # One look that saw nobody may be the agent's hiccup.
+_TROUBLE: Final = (Denied, Rejected, NoCapacity, Transient)
+_AWAY: Final = frozenset({Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT})
+_LEAVING: Final = _AWAY | {Stage.WAITING, Stage.PREPARING, Stage.HELD_LEAVING}
+_REGION_AWAY: Final = frozenset({Where.LEAVING, Where.EMPTYING, Where.OUT})
+_REGION_LEAVING: Final = _REGION_AWAY | {Where.ASKING, Where.HELD_ASKING, Where.PREPARING, Where.HELD_LEAVING}
+_SENT_BACK: Final = frozenset({"restore", "return", "due", "expired"})
+_LEVELS: Final = {
+    DrillEvent.REFUSED: "warning",
+    DrillEvent.STOPPED: "warning",
+    DrillEvent.OUTCOME_BAD: "page",
+    DrillEvent.NOT_RETURNED: "page",
+}
+
+
+class Operations(Protocol):
+    async def begin(self, state: DrillState) -> Run:
+        """Begin the run that takes the place out, once, and see to it that it is carried. Raises Refused."""
+
+    async def send_back(self, state: DrillState, why: str) -> None:
+        """Tell that run to bring the place back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How far the run is that takes the place out, whichever machine carries it.
+
+    `leaving`: it has not turned back. `away`: its users are being carried by others. `refused`: it never left.
+    """
+
+    run: Run
+    leaving: bool
+    away: bool
+    refused: bool
+    out_since: datetime | None
+    where: str
+    why: str
+
+
+def part_of(run: Run) -> Part:
+    if run.kind == "region":
+        region = parse_region(run.state)
+        out = region.since if region.phase is Where.OUT else None
+        leaving, away = region.phase in _REGION_LEAVING, region.phase in _REGION_AWAY
+        refused = region.phase is Where.HELD_ASKING
+        return Part(run, leaving, away, refused, out, str(region.phase), region.reason or region.note)
+    outing = parse_outing(run.state)
+    out = outing.since if outing.stage is Stage.OUT else None
+    leaving, away = outing.stage in _LEAVING and not outing.sick, outing.stage in _AWAY
+    refused = outing.stage is Stage.REFUSED
+    return Part(run, leaving, away, refused, out, str(outing.stage), outing.reason or outing.note)
+
+
+class DrillPerformer:
+    """Performs effects for runs of kind `drill`."""
+
+    def __init__(self, world: World, store: Store, checks: DrillChecks, operations: Operations) -> None:
+        self._world, self._store, self._checks, self._operations = world, store, checks, operations
+        self._effects: Mapping[str, Callable[[DrillState, Interrupted], Awaitable[Event]]] = {
+            "check": self._check,
+            "begin": self._begin,
+            "watch": self._watch,
+            "return": self._return,
+        }
+
+    async def perform(self, state: DrillState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:  # noqa: ARG002
+        """Do `effect` and say what came of it. It writes nothing itself: the run that it begins has the lease."""
+        event = await self._effects[effect.kind](state, interrupted)
+        level = _LEVELS.get(DrillEvent(event.kind))
+        if level is not None:
+            zone = state.wish.place if state.wish.tier == "zone" else None
+            what, next_command = f"drill of {state.wish.place}: {event.kind}", f"failout drill show {state.run}"
+            await self._world.notifier.notify(Notice(level, state.run, zone, what, event.evidence, "I15", next_command))
+        return event
+
+    async def _check(self, state: DrillState, interrupted: Interrupted) -> Event:
+        try:
+            found = await self._checks.findings(state.wish, state.run, interrupted)
+        except _TROUBLE as error:
+            return Event(DrillEvent.REFUSED, evidence=f"{type(error).__name__.lower()}: {error}")
+        if await interrupted():
+            return Event(DrillEvent.INTERRUPTED, evidence="the checks were interrupted")
+        failed = [f"{f.what}: {f.evidence}" for f in found if f.verdict == "failed"]
+        if failed:
+            return Event(DrillEvent.REFUSED, evidence="; ".join(failed))
+        told: list[Json] = [f"{f.what}: {f.verdict}, {f.evidence}" for f in found]
+        unchecked = sum(f.verdict == "unchecked" for f in found)
+        said = f"{len(found)} checks, none speaks against it" + (f", {unchecked} not made" if unchecked else "")
+        return Event(DrillEvent.CHECKED, evidence=said, args={"checks": told})
+
+    async def _begin(self, state: DrillState, interrupted: Interrupted) -> Event:  # noqa: ARG002 - it takes no time
+        try:
+            run = await self._operations.begin(state)
+        except Refused as refused:
+            return Event(DrillEvent.REFUSED, evidence=f"refused by {refused.rule}: {refused.reason}")
+        except _TROUBLE as error:
+            return Event(DrillEvent.REFUSED, evidence=f"{type(error).__name__.lower()}: {error}")
+        return Event(DrillEvent.BEGUN, evidence=f"run {run.id} takes {state.wish.place} out")
+
+    # While it is out
+
+    async def _watch(self, state: DrillState, interrupted: Interrupted) -> Event:
+        watch = _Watch(self._world, self._checks, state)
+        clock, read_at = self._world.clock, 0.0
+        while not await interrupted():
+            try:
+                part = part_of(await self._store.load(state.outing))
+                ended = await self._ended(state, part)
+                if ended is None and clock.monotonic() >= read_at:
+                    read_at = clock.monotonic() + state.wish.policy.read_every_s
+                    ended = await watch.look(part)
+            except Transient:  # The store is not there; the signals are asked again when it is.
+                ended = None
+            if ended is not None:
+                return ended
+            await clock.sleep(GLANCE_S)
+        return Event(DrillEvent.INTERRUPTED, evidence="watching was interrupted")
+
+    async def _ended(self, state: DrillState, part: Part) -> Event | None:
+        """What the run itself has come to: over, refused, not to be emptied, or called back by somebody else."""
+        wish = state.wish
+        if part.refused or part.run.finished or not part.leaving:
+            events = await self._store.events(part.run.id)
+            if part.refused:
+                return Event(DrillEvent.REFUSED, evidence=part.why)
+            late = next((e.event.evidence for e in events if e.event.kind == "drain-timed-out"), None)
+            if late is not None:
+                return Event(DrillEvent.OUTCOME_BAD, evidence=f"{wish.place} could not be emptied: {late}")
+            return Event(DrillEvent.STOPPED, evidence=f"{wish.place} was called back: {part.why}")
+        if part.run.status == "held" and part.out_since is None:
+            return Event(DrillEvent.STOPPED, evidence=f"{wish.place} is {part.where}: {part.why}")
+        if part.out_since is not None:
+            out_s = (self._world.clock.now() - part.out_since).total_seconds()
+            if out_s >= wish.policy.duration_s:
+                return Event(DrillEvent.OVER, evidence=f"{wish.place} was out for {duration_told(round(out_s))}")
+        return None
+
+    # Coming back
+
+    async def _return(self, state: DrillState, interrupted: Interrupted) -> Event:
+        """Send the place back and stay until it is; a good drill turns bad when users are harmed on the way."""
+        watch = _Watch(self._world, self._checks, state)
+        clock, read_at = self._world.clock, 0.0
+        while not await interrupted():
+            try:
+                run = await self._store.load(state.outing)
+                if run.finished:
+                    return await self._returned(state, run)
+                ended = await self._send_back(state, part_of(run))
+                if ended is None and state.verdict is Phase.SUCCEEDED and clock.monotonic() >= read_at:
+                    read_at = clock.monotonic() + state.wish.policy.read_every_s
+                    ended = await watch.outcome()
+            except NotFound:
+                return Event(DrillEvent.RETURNED, evidence="nothing was taken out")
+            except Transient:
+                ended = None
+            if ended is not None:
+                return ended
+            await clock.sleep(GLANCE_S)
+        return Event(DrillEvent.INTERRUPTED, evidence="the return goes on by itself")
+
+    async def _send_back(self, state: DrillState, part: Part) -> Event | None:
+        """Once. Whatever has turned back and waits for a person by now is theirs."""
+        pending = (await self._store.pending(part.run.id)).orders
+        if pending:
+            return None
+        told = any(e.event.kind in _SENT_BACK for e in await self._store.events(part.run.id))
+        if part.leaving and not told:
+            await self._operations.send_back(state, f"drill {state.run}: {state.reason}")
+            return None
+        if part.run.status == "held":
+            return Event(DrillEvent.NOT_RETURNED, evidence=f"{state.wish.place} is {part.where}: {part.why}")
+        return None
+
+    async def _returned(self, state: DrillState, run: Run) -> Event:
+        """Its proof is the recorder's; a drill that users paid for has not succeeded, whatever the signals said."""
+        proofs = await self._proofs(run) if state.verdict is Phase.SUCCEEDED else []
+        bad = [f"{p.zone}: {p.evidence}" for p in proofs if p.worth is Worth.BAD]
+        if bad:
+            return Event(DrillEvent.OUTCOME_BAD, evidence=f"its proof is bad: {'; '.join(bad)}")
+        told = "; ".join(f"proof of {p.zone} is {p.worth}: {p.evidence}" for p in proofs)
+        back = f"{state.wish.place} is back" if state.verdict is Phase.SUCCEEDED else state.reason
+        return Event(DrillEvent.RETURNED, evidence=f"{back}; {told}" if told else back)
+
+    async def _proofs(self, run: Run) -> Sequence[Proof]:
+        clock = self._world.clock
+        until = clock.monotonic() + PROOF_S
+        while clock.monotonic() < until:
+            found = [p for p in await self._store.proofs(run.service, 50) if p.run == run.id and p.returned]
+            if found:
+                return found
+            await clock.sleep(GLANCE_S)
+        return []
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered from one look at the outside to the next."""
+
+    world: World
+    checks: DrillChecks
+    state: DrillState
+    gauge: Gauge = field(init=False)
+    unknown_since: float | None = None
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        self.gauge = Gauge(self.world)
+
+    async def look(self, part: Part) -> Event | None:
+        """The signals and, once others carry the load, those others; asked together, since one may be slow."""
+        survivors = self._survivors() if part.away else _nothing()
+        signals, lost = await asyncio.gather(self._signals(), survivors)
+        return signals or lost
+
+    async def outcome(self) -> Event | None:
+        """Of a drill that is over only harm is asked for."""
+        for name, reading in (await self.checks.read(self.state.wish.policy.outcome_signals)).items():
+            if reading.state == "bad":
+                return Event(DrillEvent.OUTCOME_BAD, evidence=f"outcome signal {name} is bad: {reading.evidence}")
+        return None
+
+    async def _signals(self) -> Event | None:
+        policy, clock = self.state.wish.policy, self.world.clock
+        readings = await self.checks.read([*policy.outcome_signals, *policy.blocking_signals])
+        for name in policy.outcome_signals:
+            if readings[name].state == "bad":
+                why = f"outcome signal {name} is bad: {readings[name].evidence}"
+                return Event(DrillEvent.OUTCOME_BAD, evidence=why)
+        for name in policy.blocking_signals:
+            if readings[name].state == "bad":
+                return Event(DrillEvent.STOPPED, evidence=f"blocking signal {name} fired: {readings[name].evidence}")
+        unknown = {name: r.evidence for name, r in readings.items() if r.state == "unknown"}
+        if not unknown:
+            self.unknown_since = None
+            return None
+        since = self.unknown_since = self.unknown_since or clock.monotonic()
+        if clock.monotonic() - since < policy.unknown_max_s:
+            return None
+        told = "; ".join(f"{name}: {evidence}" for name, evidence in unknown.items())
+        why = f"I15: nobody could say how the service is for {policy.unknown_max_s:g} s: {told}"
+        return Event(DrillEvent.STOPPED, evidence=why)
+
+    async def _survivors(self) -> Event | None:
+        topology, wish = self.world.topology, self.state.wish
+        limit = self.checks.policy.max_utilisation
+        try:
+            loads = await self.gauge.loads(self.checks.policy.load_window_s)
+        except _TROUBLE:
+            return None  # Unseen is not lost (I6); the outcome signals say what users get meanwhile.
+        out = [z.id for z in topology.zones_at(wish.place)]
+        why = reason_survivors_fail(out, loads, topology, limit)
+        self.lost = self.lost + 1 if why else 0
+        return Event(DrillEvent.STOPPED, evidence=why) if why and self.lost >= LOST_LOOKS else None
+
+
+async def _nothing() -> None:
+    return None
