@@ -36,6 +36,7 @@ from orchestrator.operations.drills import BoundDrills, RowsAndDoctor
 from orchestrator.operations.expiry import Expiries
 from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations
+from orchestrator.operations.schedules import DrillSchedules
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Signal, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.drill import DrillPerformer
@@ -221,7 +222,7 @@ async def open_orchestrator(
         ended = reporting(engine.store.glance, settings.state)
         async with (
             recording(engine.store, worlds[0], settings.objective, log, ended),
-            _keeping(engine, worlds[0], settings),
+            _keeping(engine, worlds[0], settings, log if serving else None),
         ):
             yield engine, worlds[0]
 
@@ -242,11 +243,15 @@ def drill_checks(settings: Settings, log: Log) -> DrillChecks:
 
 
 @asynccontextmanager
-async def _keeping(engine: Engine, world: World, settings: Settings) -> AsyncIterator[None]:
+async def _keeping(engine: Engine, world: World, settings: Settings, serving: Log | None) -> AsyncIterator[None]:
+    """`serving`: the log of a process that stays, which fires the schedules of drills too."""
     store, service = engine.store, settings.service
     reconciler = Reconciler(world, store, lambda: store.unfinished(service), engine.carrier, engine.counts)
     expiries = Expiries(store, world.notifier, service, settings.policy, engine.carrier)
     tasks = [asyncio.create_task(reconciler.forever()), asyncio.create_task(expiries.forever(world.clock))]
+    if serving is not None:
+        schedules = DrillSchedules(store, world.topology, settings.objective, serving)
+        tasks.append(asyncio.create_task(schedules.forever(world.clock)))
     try:
         yield
     finally:

@@ -137,7 +137,9 @@ _SECONDS: Final = (0.0, 7 * 86400.0)
 def read_settings(path: Path) -> Settings:
     """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
     doc = _read_yaml(path)
-    doc.only(["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective", "drills"])
+    doc.only(
+        ["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective", "drills"]
+    )
     here = path.resolve().parent
     policy = read_policy(doc.sub("policy")) if "policy" in doc.values else DeployPolicy()
     return Settings(

@@ -32,12 +32,13 @@ from orchestrator.engine.ports import (
     Pending,
     Record,
     Run,
+    Schedule,
     Switch,
     Usual,
 )
 from orchestrator.ports import Peer
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 
@@ -164,6 +165,13 @@ class Glance:
         rows = self._query(sql, {"service": service, "zone": zone})
         return peers_of(rows[0][0]) if rows else []
 
+    def schedules(self, service: str) -> Sequence[Schedule]:
+        sql = (
+            "SELECT service, id, document, paused, since, created_at, last_fired, last_run, note FROM schedules "
+            "WHERE service = :service ORDER BY id"
+        )
+        return [_schedule(row) for row in self._query(sql, {"service": service})]
+
     def peak_rps(self, service: str, since: datetime) -> float | None:
         """The most requests a second since that day."""
         sql = "SELECT max(rps) FROM peaks WHERE service = :service AND day >= :day"
@@ -235,6 +243,12 @@ def _run(row: Row) -> Run:
         reason,
         *last,
     )
+
+
+def _schedule(row: Row) -> Schedule:
+    service, name, document, paused, since, created, fired, *last = row
+    at = _at(fired) if fired else None
+    return Schedule(service, name, json.loads(document), bool(paused), _at(since), _at(created), at, *last)
 
 
 def _order(row: Row) -> Order:

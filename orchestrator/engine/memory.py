@@ -39,9 +39,11 @@ from orchestrator.engine.ports import (
     AuditEntry,
     Held,
     Lease,
+    NewRun,
     Pending,
     Record,
     Run,
+    Schedule,
     Switch,
     SwitchName,
     Usual,
@@ -75,6 +77,7 @@ class MemoryStore:
         self._proofs: dict[str, tuple[str, datetime, str]] = {}
         self._peers: dict[tuple[str, str], str] = {}
         self._peaks: dict[tuple[str, str], float] = {}
+        self._schedules: dict[tuple[str, str], Schedule] = {}
 
     async def create_run(
         self,
@@ -239,6 +242,46 @@ class MemoryStore:
 
     async def peers(self, service: str, zone: str) -> Sequence[Peer]:
         return peers_of(self._peers[service, zone]) if (service, zone) in self._peers else []
+
+    async def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
+        if (service, schedule) in self._schedules:
+            raise Rejected(f"there is a schedule {schedule} already")
+        made = Schedule(service, schedule, json.loads(text_of(document)), False, now, now)
+        self._schedules[service, schedule] = made
+
+    async def remove_schedule(self, service: str, schedule: str) -> None:
+        if self._schedules.pop((service, schedule), None) is None:
+            raise NotFound(f"no schedule {schedule!r}")
+
+    async def pause_schedule(self, service: str, schedule: str, *, paused: bool, now: datetime) -> None:
+        row = self._schedules.get((service, schedule))
+        if row is None:
+            raise NotFound(f"no schedule {schedule!r}")
+        if row.paused is not paused:
+            since = row.since if paused else now
+            self._schedules[service, schedule] = replace(row, paused=paused, since=since)
+
+    async def schedules(self, service: str) -> Sequence[Schedule]:
+        return [row for (of, _), row in sorted(self._schedules.items()) if of == service]
+
+    async def fire(self, schedule: Schedule, nominal: datetime, run: NewRun | None, note: str, now: datetime) -> bool:
+        row = self._schedules.get((schedule.service, schedule.id))
+        if row is None or row.paused or row.since != schedule.since:
+            return False
+        if run is not None:
+            await self.create_run(
+                run.id,
+                schedule.service,
+                run.kind,
+                run.state,
+                run.status,
+                author=run.author,
+                reason=run.reason,
+                now=now,
+            )
+        fired = replace(row, since=nominal, last_fired=now, last_run=run.id if run else None, note=note)
+        self._schedules[schedule.service, schedule.id] = fired
+        return True
 
     async def note_peak(self, service: str, rps: float, now: datetime) -> None:
         key = service, day_text(now)

@@ -131,6 +131,36 @@ class Usual:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """One schedule of drills. `document` says what and when; `since`: firings up to then are done or do not count.
+
+    `last_run`: the run of its last firing, None when that was skipped; `note`: what came of it.
+    """
+
+    service: str
+    id: str
+    document: Json
+    paused: bool
+    since: datetime
+    created_at: datetime
+    last_fired: datetime | None = None
+    last_run: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that a firing begins."""
+
+    id: str
+    kind: str
+    state: Json
+    status: str
+    author: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """`hash` covers every field and `prev_hash`, so a changed or removed line breaks the chain after it."""
 
@@ -239,6 +269,24 @@ class Store(Protocol):
         """Remember where the instances of a zone are, for the day when its cloud does not answer (I10)."""
 
     async def peers(self, service: str, zone: str) -> Sequence[Peer]: ...
+
+    async def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
+        """Raise Rejected when the service has one of that id."""
+
+    async def remove_schedule(self, service: str, schedule: str) -> None:
+        """Raise NotFound."""
+
+    async def pause_schedule(self, service: str, schedule: str, *, paused: bool, now: datetime) -> None:
+        """What was missed meanwhile is not made up for: from its resumption on, firings count anew. Raise NotFound."""
+
+    async def schedules(self, service: str) -> Sequence[Schedule]:
+        """By id."""
+
+    async def fire(self, schedule: Schedule, nominal: datetime, run: NewRun | None, note: str, now: datetime) -> bool:
+        """Note a firing and begin its run, in one transaction; False when somebody else fired, paused or removed it.
+
+        `run` None: it was due and is skipped, and `note` says why.
+        """
 
     async def note_peak(self, service: str, rps: float, now: datetime) -> None:
         """Remember the most requests a second of each day."""

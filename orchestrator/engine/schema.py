@@ -179,6 +179,21 @@ peers = Table(
     Column("peers", Text, nullable=False),
 )
 
+# When drills are due, and how far each schedule has come: a firing moves `since` and begins its run, or neither.
+schedules = Table(
+    "schedules",
+    _metadata,
+    Column("service", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("last_fired", Text),
+    Column("last_run", Text),
+    Column("note", Text, nullable=False),
+)
+
 Upgrade = Callable[[Connection], None]
 
 
@@ -190,8 +205,12 @@ def _add_peers(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[peers])
 
 
+def _add_schedules(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[schedules])
+
+
 # From version N to N + 1.
-UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers}
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers, 3: _add_schedules}
 
 
 def prepare(connection: Connection, upgrades: Mapping[int, Upgrade] = UPGRADES, target: int = SCHEMA_VERSION) -> None:

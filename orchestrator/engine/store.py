@@ -40,11 +40,11 @@ from orchestrator.core.proof import dump as dump_proof
 from orchestrator.core.samples import Sample
 from orchestrator.core.samples import dump as dump_sample
 from orchestrator.core.traffic import DesiredTraffic
-from orchestrator.engine import ledger, schema
+from orchestrator.engine import agenda, ledger, schema
 from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, peers_text, text_of, traffic_text
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.place import KEEPALIVE, Place, sqlite_failure
-from orchestrator.engine.ports import Advance, AuditEntry, Lease, Run, SwitchName
+from orchestrator.engine.ports import Advance, AuditEntry, Lease, NewRun, Run, Schedule, SwitchName
 from orchestrator.ports import Peer
 
 _CREATION_LOCK: Final = 0x6661696C6F7574  # Two processes that find an empty PostgreSQL database take turns.
@@ -134,6 +134,7 @@ class SqlStore:
     proofs = _read(Glance.proofs)
     peak_rps = _read(Glance.peak_rps)
     peers = _read(Glance.peers)
+    schedules = _read(Glance.schedules)
 
     @_threaded
     def create_run(
@@ -309,6 +310,32 @@ class SqlStore:
         )
         with self._transaction() as connection:
             connection.execute(put, {"service": service, "zone": zone, "peers": peers_text(peers)})
+
+    @_threaded
+    def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
+        try:
+            with self._transaction() as connection:
+                agenda.add(connection, service, schedule, document, now)
+        except IntegrityError as error:
+            raise Rejected(f"there is a schedule {schedule} already") from error
+
+    @_threaded
+    def remove_schedule(self, service: str, schedule: str) -> None:
+        with self._transaction() as connection:
+            agenda.remove(connection, service, schedule)
+
+    @_threaded
+    def pause_schedule(self, service: str, schedule: str, *, paused: bool, now: datetime) -> None:
+        with self._transaction() as connection:
+            agenda.pause(connection, service, schedule, now, paused=paused)
+
+    @_threaded
+    def fire(self, schedule: Schedule, nominal: datetime, run: NewRun | None, note: str, now: datetime) -> bool:
+        try:
+            with self._transaction() as connection:
+                return agenda.fire(connection, schedule, nominal, run, note, now)
+        except IntegrityError as error:
+            raise Rejected(f"there is a run {run.id if run else None} already") from error
 
     @_threaded
     def note_peak(self, service: str, rps: float, now: datetime) -> None:
