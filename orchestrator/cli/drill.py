@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options, table
+from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, table
+from orchestrator.cli.drill_schedule import command as schedule
+from orchestrator.cli.drill_schedule import human_schedules
 from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
@@ -32,6 +34,9 @@ log_option = click.option(
 @click.group("drill")
 def command() -> None:
     """Drills: take a zone or a region out on purpose, under the eyes of outside signals, and bring it back."""
+
+
+command.add_command(schedule)
 
 
 @command.command()
@@ -163,3 +168,58 @@ def _end(run: Run, *, as_json: bool) -> None:
     data: dict[str, Any] = {"schema": 1, "service": run.service, **describe_run(run, {}, datetime.now(UTC))}
     emit(data, as_json=as_json, human=lambda: human_run(data))
     sys.exit(CODES[run.status])
+
+
+# ---- looking
+
+
+@command.command("list")
+@config_option
+@options
+def list_(config: Path | None, *, as_json: bool) -> None:
+    """List the schedules and the last drills, newest first."""
+    from orchestrator.operations.drilled import list_drills  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    data = glance(
+        config, lambda rows, service: list_drills(rows, service, now), lambda service: list_drills(None, service, now)
+    )
+    emit(
+        data, as_json=as_json, human=lambda: f"{human_schedules(data['schedules'])}\n\n{_human_drills(data['drills'])}"
+    )
+
+
+def _human_drills(drills: list[dict[str, Any]]) -> str:
+    rows = [(d["run"], d["target"], d["status"], d["started"][:16].replace("T", " "), d["reason"]) for d in drills]
+    return table(rows, ("drill", "of", "outcome", "began (UTC)", "why")) if rows else "no drill yet"
+
+
+@command.command()
+@click.argument("drill")
+@config_option
+@options
+def show(drill: str, config: Path | None, *, as_json: bool) -> None:
+    """Show one drill: what was checked, what happened, and what it proved."""
+    from orchestrator.operations.drilled import show_drill  # noqa: PLC0415
+
+    data = glance(config, lambda rows, _: show_drill(rows, drill, datetime.now(UTC)))
+    emit(data, as_json=as_json, human=lambda: _human_drill(data))
+
+
+def _human_drill(data: dict[str, Any]) -> str:
+    proofs = [f"proof: {p['zone']} {p['worth']}: {p['evidence']}" for p in data["proofs"]]
+    events = [(e["at"][11:19], e["event"], e["evidence"]) for e in data["events"]]
+    lines = [human_run(data), "", *(f"checked: {c}" for c in data["checks"]), *proofs, ""]
+    return "\n".join([*lines, table(events, ("at (UTC)", "what", "evidence"))])
+
+
+@command.command()
+@click.argument("drill")
+@click.option("--html", is_flag=True, help="Write the self-contained HTML file anew and print where it lies.")
+@config_option
+@click.pass_context
+def report(context: click.Context, drill: str, config: Path | None, *, html: bool) -> None:
+    """Print a drill's report as Markdown: traffic, errors and latency while the place was out (`failout report show`)."""
+    from orchestrator.cli.report import show as show_report  # noqa: PLC0415
+
+    context.invoke(show_report, run=drill, config=config, html=html, as_json=False, debug=False)

@@ -136,7 +136,7 @@ class DrillState:
 
     @property
     def outing(self) -> str:
-        return f"{self.run}-out"
+        return f"{self.run}.out"
 
 
 def begin(run: str, service: str, wish: Wish, now: datetime) -> DrillState:

@@ -20,6 +20,7 @@ def dump(state: DrillState) -> Json:
         "run": state.run,
         "service": state.service,
         "wish": dump_wish(state.wish),
+        "outing": state.outing,
         "since": state.since.isoformat(),
         "phase": str(state.phase),
         "verdict": str(state.verdict),

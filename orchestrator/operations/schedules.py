@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from orchestrator.core.drill import begin, choose, proof_age_s
 from orchestrator.core.drill_row import dump as dump_drill
 from orchestrator.core.errors import Rejected, Transient
-from orchestrator.core.schedule import DrillSchedule, due, dump, next_at, parse, require_schedule
+from orchestrator.core.schedule import DrillSchedule, due, dump, parse, require_schedule
 from orchestrator.core.script import duration_told
 from orchestrator.core.standing import Objective, RegionStanding, Standing, standings
 from orchestrator.core.topology import Topology
@@ -116,33 +115,3 @@ class DrillSchedules:
         if wrong != self._wrong:
             self._log("schedule-wrong", evidence=wrong)
             self._wrong = wrong
-
-
-def describe_schedule(row: Schedule, now: datetime) -> dict[str, Any]:
-    """As `failout drill list` and `drill schedule list` show it. Times are UTC; `next` None: paused, or never."""
-    schedule = parse(row.document)
-    coming = None if row.paused else next_at(schedule, now, row.since)
-    return {
-        "schedule": row.id,
-        "cron": schedule.cron,
-        "time_zone": schedule.time_zone,
-        "tier": schedule.tier,
-        "place": schedule.place,
-        "choice": str(schedule.choice),
-        "mode": str(schedule.mode),
-        "duration_s": schedule.policy.duration_s,
-        "outcome_signals": list(schedule.policy.outcome_signals),
-        "blocking_signals": list(schedule.policy.blocking_signals),
-        "jitter_s": schedule.jitter_s,
-        "fresh_s": schedule.fresh_s,
-        "allowed": list(schedule.allowed),
-        "blocked": list(schedule.blocked),
-        "blocked_dates": list(schedule.blocked_dates),
-        "paused": row.paused,
-        "author": schedule.author,
-        "reason": schedule.reason,
-        "next": coming.isoformat() if coming else None,
-        "last_fired": row.last_fired.isoformat() if row.last_fired else None,
-        "last_run": row.last_run,
-        "note": row.note,
-    }
