@@ -24,6 +24,8 @@ BUSY_S: Final = 1.0  # between two looks while a run is unfinished: a stale writ
 IDLE_S: Final = 10.0  # while nothing runs, so that a cloud's budget of calls is not spent on nothing
 # Effects that leave traffic as it is. All others steer it themselves, in the region of their zone or in all.
 STILL: Final = frozenset({"admit", "upgrade", "verify", "bake"})
+# These steer nothing themselves, and wait for days: the runs that they begin do.
+BEGINNERS: Final = frozenset({"runbook", "drill"})
 
 
 class OneAtATime:
@@ -97,7 +99,8 @@ class Reconciler:
             return bool(runs)
         if any(run.carrier != self._carrier for run in runs):
             return True  # Its own carrier does it.
-        steered = [run.effect for run in runs if run.effect is not None and run.effect.kind not in STILL]
+        movers = [run for run in runs if run.kind not in BEGINNERS]
+        steered = [run.effect for run in movers if run.effect is not None and run.effect.kind not in STILL]
         if any(effect.zone is None for effect in steered):
             return True
         taken = {self._world.topology.region_of(effect.zone).id for effect in steered if effect.zone}

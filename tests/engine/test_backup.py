@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.machine import Event
+from orchestrator.core.traffic import OUT, DesiredTraffic
 from orchestrator.engine.backup import backup, restore
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.place import Place, Served
@@ -52,6 +53,22 @@ def test_a_backup_restores_what_there_was_and_what_was_there_since_is_kept(place
     assert kept is not None
     assert kept != restore(place, kept), "each restore keeps a state of its own"
     assert ["r1", "r2"] == runs(place)
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+def test_the_wish_for_traffic_of_a_run_that_was_under_way_is_not_put_back(
+    place: Place, tmp_path: Path, *, under_way: bool
+) -> None:
+    create(store := SqlStore(place), "r1")
+    wish = DesiredTraffic(1, 0, {"aws/us-east-1a": OUT}, {"aws/us-east-1": 100})
+    asyncio.run(store.save_traffic("gates", wish, 0))
+    if not under_way:
+        finish(store, "r1", NOW)
+    store.close()
+    backup(place, tmp_path / "copy")
+    restore(place, tmp_path / "copy")
+    with glance_at(place) as rows:
+        assert under_way is (rows.load_traffic("gates") is None)
 
 
 def test_a_backup_in_the_middle_of_writing_is_whole(place: Place, tmp_path: Path) -> None:

@@ -138,6 +138,16 @@ def test_an_effect_of_no_zone_steers_everything(bench: Bench) -> None:
     assert "out" == bench.placements()[B]
 
 
+@pytest.mark.parametrize("kind", ["runbook", "drill"])
+def test_a_run_that_only_begins_others_keeps_nobody_from_putting_back_while_it_waits(bench: Bench, kind: str) -> None:
+    do(bench.store.create_run("b1", "gates", kind, {}, "waiting", author="ada", reason="", now=NOW))
+    do(bench.store.claim("b1", "me", NOW))
+    do(bench.store.intend(do(bench.store.load("b1")), Effect("mend/it-is-well-again", None), NOW))
+    bench.place(B, OUT)
+    assert bench.look()
+    assert "steady" == bench.placements()[B]
+
+
 @pytest.mark.parametrize("why", ["another process carries the run", "the kill switch is on", "there is no document"])
 def test_it_touches_nothing_when(bench: Bench, why: str) -> None:
     bench.place(B, OUT)
