@@ -32,7 +32,7 @@ from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
 from orchestrator.operations.checks import Checks
-from orchestrator.operations.drills import BoundDrills, RowsAndDoctor
+from orchestrator.operations.drills import BoundDrills, NamedSignals, RowsAndDoctor
 from orchestrator.operations.expiry import Expiries
 from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations
@@ -40,7 +40,7 @@ from orchestrator.operations.schedules import DrillSchedules
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Signal, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.drill import DrillPerformer
-from orchestrator.workflows.drill_checks import DrillChecks, OpenSignal
+from orchestrator.workflows.drill_checks import DrillChecks
 from orchestrator.workflows.looking import Looker, Rows
 from orchestrator.workflows.outing import OutingPerformer
 from orchestrator.workflows.reconcile import OneAtATime, Reconciler
@@ -234,7 +234,7 @@ def _checks(settings: Settings, world: World) -> Checks:
 
 def _drill_checks(settings: Settings, world: World, rows: Rows) -> DrillChecks:
     obstacles = RowsAndDoctor(world, rows, _checks(settings, world).findings)
-    return DrillChecks(world, settings.policy, signals_of(settings), obstacles)
+    return DrillChecks(world, settings.policy, NamedSignals(signals_of(settings)), obstacles)
 
 
 def drill_checks(settings: Settings, log: Log) -> DrillChecks:
@@ -325,14 +325,10 @@ def reading_world(settings: Settings, log: Log) -> World:
     return _world(settings, ReadOnlyTraffic(settings), log)
 
 
-def signals_of(settings: Settings) -> OpenSignal:
+def signals_of(settings: Settings) -> Mapping[str, Signal]:  # noqa: ARG001
     """Each signal that failout.yaml configures, by name."""
-
-    def opened(name: str) -> Signal:
-        raise NotFound(f"there is no signal {name!r} in {settings.path}")
-
-    return opened
+    return {}
 
 
-def signal_names(settings: Settings) -> Sequence[str]:  # noqa: ARG001
-    return ()
+def signal_names(settings: Settings) -> Sequence[str]:
+    return tuple(signals_of(settings))

@@ -12,12 +12,14 @@ from orchestrator.core.deploy_row import dump
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Json
+from orchestrator.core.topology import Topology
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ledger import refuse_second_deploy
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.operations.audit import recorded
 from orchestrator.operations.outings import require_overridable, taken
 from orchestrator.operations.planning import require_release, require_way_back, versions_now
+from orchestrator.operations.regions import make_way, of_drill
 from orchestrator.operations.switches import refuse_switched_off
 from orchestrator.workflows.world import World
 
@@ -46,22 +48,31 @@ async def start_deploy(
         require_overridable(overrides, OVERRIDABLE)
         if "I14" not in overrides:
             refuse_switched_off(service, await store.switches())
-        refuse_taken(await store.leases(service), {r.id: r for r in await store.runs(service, 500)})
+        leases, runs = await store.leases(service), {r.id: r for r in await store.runs(service, 500)}
+        refuse_taken(leases, runs)
         require_release(world, version)
         previous = require_way_back(world.releases, await versions_now(world))
-        order = tuple(order_of_zones(world.topology))
+        order = order_around_drills(world.topology, leases, runs)
         state = dump(replace(begin(service, version, previous, order, policy, now), overrides=overrides))
         made = await store.create_run(run, service, "deploy", state, "active", author=author, reason=reason, now=now)
+        await make_way(store, service, run, author=author, reason=reason, now=now, evacuating=False)
         doing.result = f"run {run} started"
     return made
 
 
 def refuse_taken(leases: Iterable[Lease], runs: Mapping[str, Run]) -> None:
-    """I1: a zone that a person, a drill or a region move has out is brought back before a deploy begins."""
+    """I1: a zone that a person has out is brought back before a deploy begins. A drill makes way by itself."""
     for lease in leases:
         holder = runs.get(lease.run)
-        if holder is not None and holder.kind != "deploy":
+        if holder is not None and holder.kind != "deploy" and not of_drill(holder):
             raise taken(lease, holder)
+
+
+def order_around_drills(topology: Topology, leases: Iterable[Lease], runs: Mapping[str, Run]) -> tuple[str, ...]:
+    """What a drill has out goes last: the deploy need not wait for its return before it begins."""
+    drilled = [x.zone for x in leases if x.run in runs and of_drill(runs[x.run])]
+    out = {z.id for place in drilled for z in topology.zones_at(place)}
+    return tuple(sorted(order_of_zones(topology), key=lambda zone: zone in out))
 
 
 def require_free(rows: Glance, service: str, overrides: tuple[str, ...] = ()) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +17,7 @@ from orchestrator.engine.ports import EVERY_SERVICE, Run, Store
 from orchestrator.operations.audit import recorded
 from orchestrator.operations.outings import LONGEST_S, start_outing
 from orchestrator.operations.regions import start_evacuation
-from orchestrator.ports import Finding
+from orchestrator.ports import Finding, Reading, Signal
 from orchestrator.workflows.looking import Rows
 from orchestrator.workflows.world import World
 
@@ -50,6 +51,21 @@ async def start_drill(
         )
         doing.result = f"run {run} started"
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSignals:
+    """The signals of failout.yaml, asked all at once, since one may be slow (workflows.drill_checks.Signals)."""
+
+    known: Mapping[str, Signal]
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        async def read(name: str) -> Reading:
+            if name not in self.known:
+                return Reading("unknown", f"failout.yaml has no signal {name!r} any more")
+            return await self.known[name].read()
+
+        return dict(zip(names, await asyncio.gather(*map(read, names)), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

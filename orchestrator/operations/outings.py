@@ -15,7 +15,7 @@ from orchestrator.core.outing_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.operations.audit import recorded
-from orchestrator.operations.regions import make_way
+from orchestrator.operations.regions import make_way, of_drill
 from orchestrator.operations.switches import refuse_switched_off
 
 OVERRIDABLE: Final = ("I1", "I2", "I3", "I14")
@@ -97,13 +97,9 @@ async def _require_way(store: Store, service: str, ask: Ask) -> None:
         holder = await store.load(lease.run)
         if lease.zone == ask.zone:
             raise taken(lease, holder)
-        makes_way = ask.asker is Asker.PERSON and (_evacuates(ask) or _is_drill(holder))
+        makes_way = ask.asker is Asker.PERSON and (_evacuates(ask) or of_drill(holder))
         if not makes_way and "I1" not in ask.overrides:
             raise taken(lease, holder, ask.zone)
-
-
-def _is_drill(run: Run) -> bool:
-    return run.kind == "outing" and parse(run.state).ask.asker is Asker.DRILL
 
 
 def taken(lease: Lease, holder: Run, zone: str | None = None) -> Refused:

@@ -56,7 +56,7 @@ async def start_evacuation(
     other = await unfinished_move(store, service)
     if asker is Asker.DRILL:
         await _require_nothing_out(store, service)
-    elif other is not None and _of_drill(other):
+    elif other is not None and of_drill(other):
         other = None  # It makes way below.
     act = f"region evacuate {' '.join(regions)}" + (f", overriding {', '.join(overrides)}" if overrides else "")
     if other is not None:
@@ -81,7 +81,8 @@ async def _require_nothing_out(store: Store, service: str) -> None:
         raise Refused("I1", f"run {lease.run} has {lease.zone} out; a drill goes last", zone=lease.zone)
 
 
-def _of_drill(run: Run) -> bool:
+def of_drill(run: Run) -> bool:
+    """Whoever else wants a zone out goes before this run."""
     row = cast("Mapping[str, Any]", run.state)
     return "drill" in (row.get("asker"), row.get("ask", {}).get("asker"))
 
@@ -92,7 +93,7 @@ async def make_way(
     """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
     for lease in await store.leases(service):
         holder = await store.load(lease.run)
-        drill = holder.kind != "deploy" and _of_drill(holder)
+        drill = holder.kind != "deploy" and of_drill(holder)
         kind = "suspend" if holder.kind == "deploy" and evacuating else "restore" if drill else None
         if kind is not None:
             await store.post_order(holder.id, kind, author=author, reason=f"{reason} (run {run})", now=now)

@@ -5,7 +5,6 @@ I15: what speaks for the service is asked every few seconds, and the place is se
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -239,21 +238,19 @@ class _Watch:
         self.gauge = Gauge(self.world)
 
     async def look(self, part: Part) -> Event | None:
-        """The signals and, once others carry the load, those others; asked together, since one may be slow."""
-        survivors = self._survivors() if part.away else _nothing()
-        signals, lost = await asyncio.gather(self._signals(), survivors)
-        return signals or lost
+        """The signals and, once others carry the load, those others."""
+        return await self._signals() or (await self._survivors() if part.away else None)
 
     async def outcome(self) -> Event | None:
         """Of a drill that is over only harm is asked for."""
-        for name, reading in (await self.checks.read(self.state.wish.policy.outcome_signals)).items():
+        for name, reading in (await self.checks.signals.read(self.state.wish.policy.outcome_signals)).items():
             if reading.state == "bad":
                 return Event(DrillEvent.OUTCOME_BAD, evidence=f"outcome signal {name} is bad: {reading.evidence}")
         return None
 
     async def _signals(self) -> Event | None:
         policy, clock = self.state.wish.policy, self.world.clock
-        readings = await self.checks.read([*policy.outcome_signals, *policy.blocking_signals])
+        readings = await self.checks.signals.read([*policy.outcome_signals, *policy.blocking_signals])
         for name in policy.outcome_signals:
             if readings[name].state == "bad":
                 why = f"outcome signal {name} is bad: {readings[name].evidence}"
@@ -283,7 +280,3 @@ class _Watch:
         why = reason_survivors_fail(out, loads, topology, limit)
         self.lost = self.lost + 1 if why else 0
         return Event(DrillEvent.STOPPED, evidence=why) if why and self.lost >= LOST_LOOKS else None
-
-
-async def _nothing() -> None:
-    return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,13 +21,16 @@ from orchestrator.core.guards import (
 from orchestrator.core.region_plan import RegionPlan, plan_regions
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import Placement, ZoneSeen
-from orchestrator.ports import Finding, Reading, Signal
+from orchestrator.ports import Finding, Reading
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
 from orchestrator.workflows.steering import Steering
 from orchestrator.workflows.world import World
 
-OpenSignal = Callable[[str], Signal]
+
+class Signals(Protocol):
+    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
+        """What each of them says now, by name. One that is not known is `unknown`."""
 
 
 class Obstacles(Protocol):
@@ -38,11 +40,9 @@ class Obstacles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DrillChecks:
-    """`open_signal` raises Rejected for a name that failout.yaml does not know."""
-
     world: World
     policy: DeployPolicy
-    open_signal: OpenSignal
+    signals: Signals
     obstacles: Obstacles
 
     async def findings(self, wish: Wish, run: str | None, interrupted: Interrupted) -> list[Finding]:
@@ -51,23 +51,12 @@ class DrillChecks:
         if not wish.policy.outcome_signals:
             why = "I15: no outcome signal is named, and no drill starts without: drills.outcome_signals or --signal"
             found.append(Finding("outcome signal", "failed", why))
-        readings = await self.read([*wish.policy.blocking_signals, *wish.policy.outcome_signals])
+        readings = await self.signals.read([*wish.policy.blocking_signals, *wish.policy.outcome_signals])
         for name, reading in readings.items():
             verdict = "ok" if reading.state == "good" else "failed"
             role = "outcome" if name in wish.policy.outcome_signals else "blocking"
             found.append(Finding(f"{role} signal {name}", verdict, f"{reading.state}: {reading.evidence}"))  # type: ignore[arg-type]
         return found
-
-    async def read(self, names: Sequence[str]) -> Mapping[str, Reading]:
-        """What each signal says now, all asked at once. One that cannot be opened is unknown."""
-
-        async def read(name: str) -> Reading:
-            try:
-                return await self.open_signal(name).read()
-            except FailoutError as error:
-                return Reading("unknown", str(error))
-
-        return dict(zip(names, await asyncio.gather(*map(read, names)), strict=True))
 
     async def _capacity(self, wish: Wish, interrupted: Interrupted) -> Finding:
         """I1, I2, I3 by what clouds and agents say now; the run itself will ask them again."""

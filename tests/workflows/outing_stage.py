@@ -129,9 +129,9 @@ class Service:
     def restore(self, zone: str) -> None:
         now_(order_outing(self.store, self.topology, zone, "restore", Person("ada", "well again", self.now())))
 
-    def deploy(self) -> str:
+    def deploy(self, order: tuple[str, ...] | None = None) -> str:
         previous = dict.fromkeys(self.world.zones, "v1")
-        state = begin("gates", "v2", previous, tuple(order_of_zones(self.topology)), self.policy, EPOCH)
+        state = begin("gates", "v2", previous, order or tuple(order_of_zones(self.topology)), self.policy, EPOCH)
         service = self.topology.service
         create = self.store.create_run(
             "deploy-1",
@@ -149,10 +149,22 @@ class Service:
 
     def carry(self, run_id: str) -> None:
         process = Process(f"carrier-{len(self.carriers) + 1}")
+        ports, kind = self.ports(process), self.run(run_id).kind
+        machine, performer = self.carried(kind, ports)
+        body = carry(run_id, machine, performer, self.store, ports.clock, process.name)
+        self.carriers.append((run_id, self.scheduler.spawn(process, body)))
+
+    def carried(self, kind: str, ports: World) -> tuple[Any, Any]:
+        """The machine and the performer of a kind of run."""
+        if kind == "deploy":
+            return DeployMachine(), DeployPerformer(ports)
+        return OutingMachine(), OutingPerformer(ports)
+
+    def ports(self, process: Process) -> World:
         wire = Wire(process, self.scheduler, self.faults)
         clock, fleet = SimClock(self.scheduler, process), Fleets(self.world, wire, self.clouds)
         regions = tuple(region.id for region in self.topology.regions)
-        ports = World(
+        return World(
             self.topology,
             {"aws": fleet, "azure": fleet},
             {
@@ -167,11 +179,6 @@ class Service:
             _Releases(regions),
             Peers(self.store, self.topology.service),
         )
-        if self.run(run_id).kind == "deploy":
-            body = carry(run_id, DeployMachine(), DeployPerformer(ports), self.store, clock, process.name)
-        else:
-            body = carry(run_id, OutingMachine(), OutingPerformer(ports), self.store, clock, process.name)
-        self.carriers.append((run_id, self.scheduler.spawn(process, body)))
 
     def wait(self, seconds: float) -> None:
         self.scheduler.run(self.scheduler.now_s + seconds)
