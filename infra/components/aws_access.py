@@ -37,6 +37,7 @@ def orchestrator_statements(
             "Action": [
                 "autoscaling:DescribeAutoScalingGroups",
                 "autoscaling:DescribeInstanceRefreshes",
+                "autoscaling:DescribeScalingActivities",
                 "ec2:DescribeInstances",
                 "ec2:DescribeLaunchTemplateVersions",
                 "elasticloadbalancing:DescribeListeners",

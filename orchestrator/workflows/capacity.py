@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import floor
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from orchestrator.core.deploy import E
-from orchestrator.core.errors import Denied, Rejected, Transient
+from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
 from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
@@ -51,6 +51,11 @@ class _Prepared:
             scale[zone] = (before, max(wanted, now))
         return _Prepared(scale, plan.weights or self.weights)
 
+    def without_room(self, have: Mapping[str, int], weights: Mapping[str, int]) -> _Prepared:
+        """Be content with what the survivors have; the global tier moves the rest."""
+        scale = {z: (before, min(now, max(before, have[z]))) for z, (before, now) in self.scale.items()}
+        return _Prepared(scale, weights)
+
     def row(self) -> dict[str, Json]:
         return {
             "scale": {z: {"from": before, "to": now} for z, (before, now) in self.scale.items()},
@@ -59,6 +64,10 @@ class _Prepared:
 
 
 _Ruled: TypeAlias = Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]
+
+
+class _Rule(Protocol):
+    async def __call__(self, *, may_scale: bool) -> _Ruled: ...
 
 
 def overridden(refusal: Refusal) -> str:
@@ -96,10 +105,11 @@ class Capacity:
         args: dict[str, Json] = {"undo": prepared.row(), "steps": self.steps(job, loads), "version": ran}
         return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
 
-    async def _rule(self, job: Job) -> _Ruled:
+    async def _rule(self, job: Job, *, may_scale: bool = True) -> _Ruled:
         """Put every guard to the test, on what is measured now (I4: on the state after the change).
 
-        A rule that a person has overridden is put to the test too, so that what it would have said is told.
+        A rule that a person has overridden is put to the test too, so that what it would have said is told. `may_scale`
+        False: the survivors have no room, or the global tier moves load already.
         """
         topology, policy = job.world.topology, job.policy
         loads = dict(await self._gauge.loads(policy.load_window_s))
@@ -117,18 +127,18 @@ class Capacity:
             if refusal is not None and refusal.rule not in job.overrides:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
-        plan = self._plan(job, loads)
+        plan = self._plan(job, loads, may_scale=may_scale)
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads
 
-    def _plan(self, job: Job, loads: Mapping[str, ZoneLoad]) -> CapacityPlan | Refusal:
+    def _plan(self, job: Job, loads: Mapping[str, ZoneLoad], *, may_scale: bool) -> CapacityPlan | Refusal:
         plan = plan_capacity(
             job.zone.id,
             loads,
             job.world.topology,
             max_utilisation=job.policy.max_utilisation,
-            scale_survivors=job.policy.scale_survivors,
+            scale_survivors=job.policy.scale_survivors and may_scale,
         )
         if isinstance(plan, Refusal) and plan.rule in job.overrides:
             return CapacityPlan(arithmetic=overridden(plan))
@@ -173,8 +183,31 @@ class Capacity:
                 # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
                 await self._steering.want_zone(survivor, STEADY, job.fence)
 
-        stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
-        return stopped or await self._see_prepared(job, prepared, lambda: self._rule(job))
+        async def rule(*, may_scale: bool) -> _Ruled:
+            return await self._rule(job, may_scale=may_scale)
+
+        return await self._prepare(job, prepared, ask, rule)
+
+    async def _prepare(self, job: Job, prepared: _Prepared, ask: Callable[[], Awaitable[None]], rule: _Rule) -> Event:
+        """Ask, see it, ask the rules again. Where a survivor has no room, the global tier moves what it cannot carry."""
+        try:
+            stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
+            return stopped or await self._see_prepared(job, prepared, rule)
+        except NoCapacity as none:
+            full = none
+
+        async def look() -> Event:
+            survivors = [job.world.topology.zone(zone) for zone in prepared.scale]
+            have = {z.id: len((await self._gauge.fleet(z, anew=True)).instances) for z in survivors}
+            ruled = await rule(may_scale=False)
+            if isinstance(ruled, Refusal):
+                return job.event(E.UNPREPARED, f"{full}; refused by {ruled.rule}: {ruled.reason}")
+            content = prepared.without_room(have, ruled[0].weights or prepared.weights)
+            if content == prepared:
+                return job.event(E.UNPREPARED, str(full))
+            return job.event(E.REPLANNED, f"{full}; {ruled[0].arithmetic}", {"undo": content.row()})
+
+        return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="planning without that room")
 
     async def relieve(self, job: Job) -> Event:
         """I3 after an evacuation: the zone is out already, and what a drain would have prepared is made up for.
@@ -189,20 +222,19 @@ class Capacity:
                 await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
                 self._gauge.forget(survivor)
 
-        async def rule() -> _Ruled:
+        async def rule(*, may_scale: bool) -> _Ruled:
             out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
             loads = {**await self._gauge.loads(job.policy.load_window_s), job.zone.id: out}
-            plan = self._plan(job, loads)
+            plan = self._plan(job, loads, may_scale=may_scale)
             return plan if isinstance(plan, Refusal) else (plan, loads)
 
-        stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
-        ready = stopped or await self._see_prepared(job, prepared, rule)
+        ready = await self._prepare(job, prepared, ask, rule)
         if ready.kind == E.PREPARED:
             with contextlib.suppress(Transient, Denied, Rejected):
                 await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
         return ready
 
-    async def _see_prepared(self, job: Job, prepared: _Prepared, rule: Callable[[], Awaitable[_Ruled]]) -> Event:
+    async def _see_prepared(self, job: Job, prepared: _Prepared, rule: _Rule) -> Event:
         """Wait until what was asked for is there; then ask again whether it suffices."""
         stopped = None
         for zone_id, (_, wanted) in prepared.scale.items():
@@ -213,7 +245,7 @@ class Capacity:
             return stopped
 
         async def look() -> Event | NotYet:
-            ruled = await rule()
+            ruled = await rule(may_scale=not prepared.weights)
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
             plan, loads = ruled
@@ -230,6 +262,7 @@ class Capacity:
             ready = sum(p.reachable and p.ready for p in probes)
             seen = await self._steering.until_zone(survivor, job.fence)
             if ready < wanted:
+                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)  # says so when there is no room
                 return NotYet(f"{survivor.id}: {ready} of {wanted} ready")
             return seen if isinstance(seen, NotYet) else True
 

@@ -31,6 +31,7 @@ class Machines(threading.Thread):
     def __init__(self, aws: EmulatedAws) -> None:
         super().__init__(name="machines", daemon=True)
         self.sick: set[str] = set()
+        self._round = threading.Lock()
         self._probed: dict[tuple[str, str], int] = {}  # (pool, instance) -> rounds since it was registered
         self._aws = aws
         self._over = threading.Event()
@@ -38,8 +39,14 @@ class Machines(threading.Thread):
     def run(self) -> None:
         booting: set[str] = set()
         while not self._over.wait(0.05):
-            for region in self._aws.desired():
-                self._aws.observe(self._seen(region, booting))
+            with self._round:
+                for region in self._aws.desired():
+                    self._aws.observe(self._seen(region, booting))
+
+    def finish_round(self) -> None:
+        """Returns when a round that may be under way has reported what it saw."""
+        with self._round:
+            pass
 
     def stop(self) -> None:
         self._over.set()
@@ -95,7 +102,9 @@ class AwsRig:
         return image(version)
 
     async def set_healthy(self, zone: str, *, healthy: bool) -> None:
+        """A round that began before saw another health, and must not tell of it after."""
         (self.machines.sick.discard if healthy else self.machines.sick.add)(zone)
+        await asyncio.to_thread(self.machines.finish_round)
 
     async def resize(self, zone: str, instances: int) -> None:
         group = self.region.zones[[z.id for z in self.region.zones].index(zone)].fleet["auto_scaling_group"]

@@ -143,6 +143,21 @@ async def test_more_instances_than_people_allowed_is_a_want_of_capacity(rig: Aws
         await rig.fleet.scale(rig.zone, 5, OpenFence())
 
 
+async def test_a_zone_without_room_is_no_capacity_when_asked_again_and_scaled_once_there_is_room(rig: AwsRig) -> None:
+    async def refused() -> bool:
+        try:
+            await rig.fleet.scale(rig.zone, 4, OpenFence())
+        except NoCapacity as error:
+            return "sufficient" in str(error)
+        return False
+
+    rig.aws.limit_capacity(rig.zone.id, 3)
+    await until(rig, refused, bool, "it says that there is no room")
+    rig.aws.limit_capacity(rig.zone.id, None)
+    await rig.fleet.scale(rig.zone, 4, OpenFence())
+    await until(rig, lambda: rig.fleet.describe(rig.zone), lambda seen: len(seen.instances) == 4, "one more")
+
+
 async def test_a_fleet_that_is_not_there_is_named(rig: AwsRig) -> None:
     with pytest.raises(NotFound, match="aws/us-east-1a: no Auto Scaling group gone"):
         await rig.fleet.describe(replace(rig.zone, fleet=dict(rig.zone.fleet, auto_scaling_group="gone")))

@@ -55,6 +55,15 @@ async def zones_reached(region: Region, address: str, requests: int) -> Counter[
     return seen
 
 
+async def serving(region: Region, address: str) -> None:
+    """What is healthy to the prober is not yet known to the front."""
+    for _ in range(100):
+        if not (await zones_reached(region, address, 4))[""]:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{address} does not serve")
+
+
 async def resolve(made: World) -> frozenset[str]:
     """Return every address that the DNS server gives in a few dozen answers."""
     loop, found = asyncio.get_running_loop(), set()
@@ -145,8 +154,10 @@ def test_a_zonal_shift_takes_the_zone_out_of_dns_and_its_targets_out_of_traffic(
 def test_a_tcp_member_that_is_down_keeps_its_connections_and_gets_no_new_ones(tmp_path):
     async def scenario(made: World, region: Region) -> None:
         front = region.addresses.tcp_front
+        await serving(region, front)
         async with user(front) as someone:
-            _, mine = await someone.get()
+            status, mine = await someone.get()
+            assert 200 == status
             region.change("gates", [mine], admin=Admin.DOWN)
             made.plane.push()
             await made.saw("member", instance=mine, state="down")

@@ -87,6 +87,25 @@ def test_i3_after_an_evacuation_the_survivors_are_scaled_and_afterwards_scaled_b
     assert before == {z: len(place.boxes) for z, place in service.world.zones.items()}
 
 
+def test_i3_survivors_without_room_stay_as_they_are_and_the_global_tier_moves_what_they_cannot_carry() -> None:
+    service = Service(users_rps=420.0)
+    aws = service.topology.region_of(AWS)
+    for zone in aws.zones:
+        service.world.zones[zone.id].no_capacity = True
+    before = {z: len(place.boxes) for z, place in service.world.zones.items()}
+    weights = dict(service.world.dns_weights)
+    run = service.take_out(AWS)
+    service.until_status(run, "out")
+    told = [e.event.evidence for e in now_(service.store.events(run)) if e.event.kind == "replanned"]
+    assert "no room" in told[0]
+    assert "the global tier moves load" in told[0]
+    assert service.world.dns_weights["azure/eastus"] > service.world.dns_weights[aws.id]
+    assert before == {z: len(place.boxes) for z, place in service.world.zones.items()}
+    service.restore(AWS)
+    service.until_status(run, "restored")
+    assert (weights, 0.0) == (service.world.dns_weights, service.harmed())
+
+
 def test_i1_a_drain_is_refused_while_a_deploy_has_another_zone_out_naming_it() -> None:
     service = Service()
     deploy = service.deploy()

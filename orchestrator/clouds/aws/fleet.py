@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,12 @@ from orchestrator.core.topology import Region, Zone
 from orchestrator.ports import Fence, FleetSeen, Instance, Replacement
 
 if TYPE_CHECKING:
-    from mypy_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef, InstanceRefreshTypeDef, InstanceTypeDef
+    from mypy_boto3_autoscaling.type_defs import (
+        ActivityTypeDef,
+        AutoScalingGroupTypeDef,
+        InstanceRefreshTypeDef,
+        InstanceTypeDef,
+    )
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 # What would change a fleet by itself. An idle zone would be scaled in by its alarms or by schedule; a repair
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 # Terminate and InstanceRefresh must go on too, or no upgrade moves; AddToLoadBalancer, or new instances serve nobody.
 FROZEN = frozenset({"AlarmNotification", "AZRebalance", "ReplaceUnhealthy", "ScheduledActions"})
 
+NO_ROOM = re.compile(r"sufficient .*capacity|sufficient free addresses|(vCPU|instance) limit", re.IGNORECASE)
 RUNNING = frozenset({"Pending", "InProgress", "Baking", "Cancelling", "RollbackInProgress"})
 GIVING_WAY = frozenset({"Cancelling", "RollbackInProgress"})
 
@@ -39,6 +46,7 @@ class AwsFleet:
         # zone -> the newest refresh (None: there was none) when `replace` found nothing left to do: past is past.
         self._settled: dict[str, str | None] = {}
         self._known_addresses: dict[str, dict[str, str]] = {}
+        self._told: dict[str, str] = {}  # zone -> its newest activity when `scale` looked last: told once, then past
 
     async def describe(self, zone: Zone) -> FleetSeen:
         """Addresses are private IPv4 addresses without a port. Instances that are going away are not `running`."""
@@ -107,13 +115,18 @@ class AwsFleet:
         """Set minimum and desired size: with a lower minimum an alarm could take away again what was asked for.
 
         MaxSize is the bound that people set for cost and quota. It is never raised: NoCapacity, and another zone must
-        carry the load.
+        carry the load. Ask again to learn that there was no room: NoCapacity once; AWS itself goes on trying.
         """
         group = await self._group(zone)
         if instances > group["MaxSize"]:
             raise NoCapacity(f"{zone.id}: {instances} instances asked, {_name(zone)} allows {group['MaxSize']}")
+        newest = await self._newest_activity(zone)
         if group["MinSize"] == group["DesiredCapacity"] == instances:
+            told, self._told[zone.id] = self._told.get(zone.id), newest["ActivityId"] if newest else ""
+            if len(group["Instances"]) < instances and newest and newest["ActivityId"] != told:
+                _require_room(zone, newest)
             return
+        self._told[zone.id] = newest["ActivityId"] if newest else ""
         await self._at[zone.id].write(
             zone.id,
             "UpdateAutoScalingGroup",
@@ -209,6 +222,14 @@ class AwsFleet:
         )
         return next(iter(answer["InstanceRefreshes"]), None)
 
+    async def _newest_activity(self, zone: Zone) -> ActivityTypeDef | None:
+        answer = await self._at[zone.id].read(
+            zone.id,
+            "DescribeScalingActivities",
+            lambda aws: aws.autoscaling.describe_scaling_activities(AutoScalingGroupName=_name(zone), MaxRecords=1),
+        )
+        return next(iter(answer["Activities"]), None)
+
     async def _addresses(self, zone: Zone, instances: set[str]) -> dict[str, str]:
         """Ask EC2 only when an instance is new: a private address stays with its instance."""
         known = self._known_addresses.get(zone.id, {})
@@ -236,6 +257,13 @@ class AwsFleet:
         if not number:
             return None
         return await self._templates[zone.id].release(zone.id, zone.fleet["launch_template_id"], number)
+
+
+def _require_room(zone: Zone, activity: ActivityTypeDef) -> None:
+    """A launch that failed for want of capacity names no error code, only the reason in words."""
+    why = " ".join(activity.get("StatusMessage", "").split())
+    if activity["StatusCode"] == "Failed" and NO_ROOM.search(why):
+        raise NoCapacity(f"{zone.id}: {why}")
 
 
 def _name(zone: Zone) -> str:

@@ -98,6 +98,10 @@ class _Look:
             "autoscaling:DescribeInstanceRefreshes": lambda: [
                 client("autoscaling").describe_instance_refreshes(AutoScalingGroupName=name) for name in names
             ],
+            "autoscaling:DescribeScalingActivities": lambda: [
+                client("autoscaling").describe_scaling_activities(AutoScalingGroupName=name, MaxRecords=1)
+                for name in names
+            ],
             "ec2:DescribeInstances": lambda: client("ec2").describe_instances(MaxResults=5),
             "ec2:DescribeLaunchTemplateVersions": lambda: [
                 client("ec2").describe_launch_template_versions(LaunchTemplateId=t, Versions=["$Latest"])
