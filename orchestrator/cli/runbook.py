@@ -333,27 +333,30 @@ _answer("abort", "End the runbook here. What a step began is a run of its own an
 def progress(run_id: str, config: Path | None, *, as_json: bool) -> None:
     """Show a runbook's run: every step with its evidence, and everything that happened."""
     from orchestrator.cli.status import human_run  # noqa: PLC0415
+    from orchestrator.operations.described import step_of  # noqa: PLC0415
     from orchestrator.operations.status import describe_run  # noqa: PLC0415
 
     def look(rows: Any, service: str) -> dict[str, Any]:  # noqa: ANN401
+        run = rows.load(run_id)
         events = [
             {
                 "at": r.at.isoformat(),
+                "step": step_of(run, r),
                 "event": r.event.kind,
                 "seconds": round(r.duration_s, 3),
                 "evidence": r.event.evidence,
             }
             for r in rows.events(run_id)
         ]
-        described = describe_run(rows.load(run_id), rows.usual(service), datetime.now(UTC))
+        described = describe_run(run, rows.usual(service), datetime.now(UTC))
         return {"schema": 1, "service": service, **described, "events": events}
 
     data = glance(config, look)
     lines = [
-        (e["at"][11:19], e["event"], seconds(e["seconds"]) if e["seconds"] else "", e["evidence"])
+        (e["at"][11:19], e["step"] or "", e["event"], seconds(e["seconds"]) if e["seconds"] else "", e["evidence"])
         for e in data["events"]
     ]
-    history = table(lines, ("at", "event", "took", "evidence"))
+    history = table(lines, ("at", "step", "event", "took", "evidence"))
     emit(data, as_json=as_json, human=lambda: f"{human_run(data)}\n\n{history}")
 
 

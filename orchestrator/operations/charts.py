@@ -156,7 +156,8 @@ def phases(report: Report) -> str:
         for i, zone in enumerate(rows):
             y = f.top + i * row
             mine = [p for p in report.phases if p.zone == zone]
-            drawn.append(f'<text class="ink" x="{f.left - 6}" y="{y + 16}" text-anchor="end">{i + 1}</text>')
+            number = report.order.index(zone) + 1
+            drawn.append(f'<text class="ink" x="{f.left - 6}" y="{y + 16}" text-anchor="end">{number}</text>')
             drawn += [_bar(f, p, y) for p in _with_gaps(mine)]
         return "".join(drawn)
 
@@ -192,13 +193,15 @@ def _bar(f: Frame, phase: Phase, y: float) -> str:
 
 
 def _bands(f: Frame, report: Report) -> str:
-    """Where a zone was out, with its number on top."""
+    """Where a zone was out, with its number on top; zones that leave and return as one share theirs."""
     drawn = []
+    together: dict[tuple[float, float], list[str]] = {}
     for number, began, ended in out_spans(report):
-        x, end = f.x(began), f.x(ended)
+        together.setdefault((f.x(began), f.x(ended)), []).append(str(number))
+    for (x, end), numbers in together.items():
         drawn.append(
             f'<rect x="{x}" y="{f.top}" width="{max(end - x, 1):.1f}" height="{f.y(0) - f.top:.1f}" fill="var(--band)"/>'
-            f'<text x="{(x + end) / 2:.1f}" y="{f.top - 6}" text-anchor="middle">{number}</text>'
+            f'<text x="{(x + end) / 2:.1f}" y="{f.top - 6}" text-anchor="middle">{", ".join(numbers)}</text>'
         )
     return "".join(drawn)
 

@@ -13,7 +13,7 @@ from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.script import command_of
-from orchestrator.engine.ports import Run
+from orchestrator.engine.ports import Record, Run
 
 
 def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
@@ -114,6 +114,12 @@ def steps_told(state: RunbookState) -> list[dict[str, Any]]:
         }
         for i, (step, p) in enumerate(zip(state.steps, state.progress, strict=True))
     ]
+
+
+def step_of(run: Run, record: Record) -> str | None:
+    """The name of the runbook's step that this line of its history is about."""
+    index = record.effect.args.get("index") if record.effect else None
+    return parse_runbook(run.state).steps[index].name if isinstance(index, int) else None
 
 
 def next_command(run: Run, state: RunbookState) -> str | None:

@@ -12,11 +12,15 @@ from orchestrator.operations import charts
 from orchestrator.operations.report import (
     MEANWHILE_HEAD,
     PROOF_HEAD,
+    STEP_HEAD,
     Report,
     markdown,
     meanwhile,
+    nothing_proven,
     phase_seconds,
     proof_cells,
+    step_rows,
+    timeline_head,
     told,
     totals,
     write_files,
@@ -35,7 +39,14 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def page(report: Report) -> str:
     """The whole file. Its size is bounded: curves have at most 150 steps, the timeline at most 400 lines."""
-    sections = [_head(report), _proofs(report), *_pictures(report), _compared(report), _timeline(report)]
+    sections = [
+        _head(report),
+        _steps(report),
+        _proofs(report),
+        *_pictures(report),
+        _compared(report),
+        _timeline(report),
+    ]
     title = f"{report.title} ({report.run})"
     return Template(TEMPLATE.read_text("utf-8")).substitute(title=escape(title), body="\n".join(sections))
 
@@ -61,9 +72,15 @@ def _head(report: Report) -> str:
     )
 
 
+def _steps(report: Report) -> str:
+    if not report.steps:
+        return ""
+    return "<h2>Steps</h2>" + _table(STEP_HEAD, step_rows(report), frozenset({"tries", "took s"}), cards=True)
+
+
 def _proofs(report: Report) -> str:
     if not report.proofs:
-        return '<h2>What each zone proved</h2><p class="soft">No zone was out, so nothing is proven.</p>'
+        return f'<h2>What each zone proved</h2><p class="soft">{nothing_proven(report)}</p>'
     rows = [list(proof_cells(p)) for p in report.proofs]
     return "<h2>What each zone proved</h2>" + _table(PROOF_HEAD, rows, _NUMBERS, cards=True)
 
@@ -72,8 +89,9 @@ def _pictures(report: Report) -> list[str]:
     if not report.series.points:
         nothing = '<h2>Traffic</h2><p class="soft">Nothing was measured during this run.</p>'
         return [nothing, _bars(report)] if report.phases else [nothing]
-    zones = list(dict.fromkeys([*report.order, *(z for p in report.series.points for z in p.rps)]))
-    names = [(charts.colour(i), f"{_number(report, z)}{z}") for i, z in enumerate(zones)]
+    known = {z for p in report.series.points for z in p.rps}
+    zones = dict.fromkeys([*report.order, *(z for p in report.series.points for z in p.rps)])
+    names = [(charts.colour(i), f"{_number(report, z)}{z}") for i, z in enumerate(zones) if z in known]
     source = f'<p class="soft">Counted {escape(report.series.source)}. '
     source += "Grey: a zone was out, by its number.</p>" if report.proofs else "</p>"
     share = charts.line(report, "Share of failed requests", "%", _percent, 0.1)
@@ -99,10 +117,12 @@ def _number(report: Report, zone: str) -> str:
 
 
 def _bars(report: Report) -> str:
+    zones = ", ".join(f"{i} {zone}" for i, zone in enumerate(report.order, 1))
+    if report.steps:
+        return f'<h2>Steps over time</h2><p class="soft">{escape(zones)}</p><figure>{charts.phases(report)}</figure>'
     kinds, sums = phase_seconds(report)
     rows = [[zone, *(f"{s:.1f}" if s else "—" for s in each), f"{sum(each):.1f}"] for zone, each in sums]
     names = [(f"var(--{group})", name) for group, name in charts.GROUP_NAMES.items()]
-    zones = ", ".join(f"{i} {zone}" for i, zone in enumerate(report.order, 1))
     head = ("zone", *kinds, "in all")
     return (
         f'<h2>Phases of each zone</h2><p class="soft">{escape(zones)}</p>'
@@ -128,7 +148,7 @@ def _compared(report: Report) -> str:
 def _timeline(report: Report) -> str:
     rows = [[f"{m.at:%H:%M:%S}", m.zone or "", m.event, f"{m.took_s:.1f}", m.evidence] for m in report.moments]
     left_out = f'<p class="soft">{report.cut} lines in the middle are left out.</p>' if report.cut else ""
-    listed = _table(("at (UTC)", "zone", "what", "took s", "evidence"), rows, _NUMBERS, cards=True)
+    listed = _table(timeline_head(report), rows, _NUMBERS, cards=True)
     many = f"<details><summary>{len(rows)} events, each with its evidence</summary>{listed}{left_out}</details>"
     return f"<h2>Timeline and evidence</h2>{many}"
 
@@ -137,7 +157,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozense
     """With `cards`, a phone shows each row as a list, its heads beside the values."""
 
     def css(i: int, name: str) -> str:
-        kinds = ["first"] if i == 0 else ["n"] if name in numbers else ["w"] if name == "evidence" else []
+        kinds = ["first"] if i == 0 else ["n"] if name in numbers else ["w"] if name in {"evidence", "by hand"} else []
         return f' class="{" ".join(kinds)}"' if kinds else ""
 
     def cell(i: int, name: str, value: str) -> str:

@@ -16,9 +16,11 @@ from typing import Any, Final, cast
 
 from orchestrator.core.proof import Proof
 from orchestrator.core.proof import dump as dump_proof
+from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.samples import Sample, together
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run
+from orchestrator.operations.described import step_of, steps_told
 
 POINTS_MAX: Final = 150  # of a curve: its steps grow with the run, so a page stays small
 STEP_MIN_S: Final = 2.0
@@ -63,7 +65,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One line of what happened."""
+    """One line of what happened. `zone`: of a runbook the step."""
 
     at: datetime
     zone: str | None
@@ -84,7 +86,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`order`: the run's zones in the order in which they left. `before`: the run it is compared with."""
+    """`order`: the run's zones in the order in which they left. `before`: the run it is compared with.
+
+    `steps`: of a runbook, as operations.described.steps_told tells them; its phases are its steps.
+    """
 
     run: str
     kind: str
@@ -105,6 +110,7 @@ class Report:
     before: str | None = None
     compared: tuple[Compared, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    steps: tuple[Mapping[str, Any], ...] = ()
 
 
 def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = None) -> Report:
@@ -112,12 +118,13 @@ def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = N
     run = glance.load(run_id)
     records = glance.events(run_id)
     ended = run.finished_at or now
-    proofs = tuple(sorted((p for p in glance.proofs(run.service) if p.run == run_id), key=lambda p: (p.began, p.id)))
+    of_run = [p for p in glance.proofs(run.service) if p.run == run_id or p.run.startswith(f"{run_id}.")]
+    proofs = tuple(sorted(of_run, key=lambda p: (p.began, p.id)))
     samples = [] if users else glance.samples(run.service, run.created_at, ended)
     series = users or series_of(samples, run.created_at, (ended - run.created_at).total_seconds())
-    phases = _phases(run, records)
+    phases = _phases(run, records, tuple(dict.fromkeys(p.zone for p in proofs)))
     last = _last_of_its_kind(glance, run)
-    moments = [Moment(r.at, r.event.zone, r.event.kind, r.duration_s, r.event.evidence) for r in records]
+    moments = [Moment(r.at, _of(run, r), r.event.kind, r.duration_s, r.event.evidence) for r in records]
     cut = max(0, len(moments) - MOMENTS_MAX)
     half = MOMENTS_MAX // 2
     state = cast("dict[str, Any]", run.state)
@@ -125,7 +132,8 @@ def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = N
         run=run.id,
         kind=run.kind,
         service=run.service,
-        title=f"{run.kind.capitalize()}{f' of {target}' if (target := state.get('target')) else ''}: {run.status}",
+        title=f"{run.kind.capitalize()}{' of' if run.kind == 'deploy' else ''} {_subject(run)}".rstrip()
+        + f": {run.status}",
         status=run.status,
         why=str(state.get("reason") or run.reason),
         author=run.author,
@@ -140,6 +148,7 @@ def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = N
         cut=cut,
         before=last.id if last else None,
         compared=_compare(run, last, proofs, glance.proofs(run.service)) if last else (),
+        steps=tuple(steps_told(parse_runbook(run.state))) if run.kind == "runbook" else (),
     )
 
 
@@ -175,21 +184,36 @@ def step_for(seconds: float) -> float:
     return float(max(STEP_MIN_S, ceil(seconds / POINTS_MAX)))
 
 
-def _phases(run: Run, records: Iterable[Record]) -> tuple[Phase, ...]:
-    everywhere = " + ".join(cast("dict[str, Any]", run.state).get("regions", ())) or run.service
+def _subject(run: Run) -> str:
+    """What the run is about: two runs of one kind are compared when it is the same, whatever a deploy's version."""
+    state = cast("dict[str, Any]", run.state)
+    return str(next(filter(None, map(state.get, ("target", "runbook", "zone"))), " + ".join(state.get("regions", ()))))
+
+
+def _of(run: Run, record: Record) -> str | None:
+    """The zone, or the step of a runbook."""
+    return step_of(run, record) if run.kind == "runbook" else record.event.zone
+
+
+def _phases(run: Run, records: Iterable[Record], moved: Sequence[str]) -> tuple[Phase, ...]:
+    """What was done with each zone; a region's move with each of its zones, `moved`; a runbook's steps one by one."""
+    everywhere = moved or (" + ".join(cast("dict[str, Any]", run.state).get("regions", ())) or run.service,)
     found = []
     for r in records:
         if r.effect is not None:
             ended_s = (r.at - run.created_at).total_seconds()
-            zone = r.effect.zone or everywhere
-            found.append(Phase(zone, r.effect.kind.removesuffix("-region"), max(0.0, ended_s - r.duration_s), ended_s))
+            kind = "step" if run.kind == "runbook" else r.effect.kind.removesuffix("-region")
+            zone = r.effect.zone if run.kind != "runbook" else _of(run, r)
+            places = (zone,) if zone else everywhere
+            found += [Phase(place, kind, max(0.0, ended_s - r.duration_s), ended_s) for place in places]
     return tuple(found)
 
 
 def _last_of_its_kind(glance: Glance, run: Run) -> Run | None:
-    earlier = [
-        r for r in glance.runs(run.service, 200) if r.kind == run.kind and r.finished and r.created_at < run.created_at
-    ]
+    def same(other: Run) -> bool:
+        return other.kind == run.kind and (run.kind == "deploy" or _subject(other) == _subject(run))
+
+    earlier = [r for r in glance.runs(run.service, 200) if same(r) and r.finished and r.created_at < run.created_at]
     return next((r for r in earlier if r.status == run.status), next(iter(earlier), None))
 
 
@@ -214,7 +238,7 @@ def _compare(run: Run, last: Run, mine: Sequence[Proof], every: Sequence[Proof])
         left = [share for p in proofs for share in p.headroom.values() if share is not None]
         return 100 * min(left) if left else None
 
-    return (
+    measures = (
         Compared("whole run", "s", took(run), took(last)),
         Compared("drain, median", "s", middle(mine, "drain_s"), middle(theirs, "drain_s")),
         Compared("out, median", "s", middle(mine, "out_s"), middle(theirs, "out_s")),
@@ -223,6 +247,7 @@ def _compare(run: Run, last: Run, mine: Sequence[Proof], every: Sequence[Proof])
         Compared("survivors' p99, worst", "ms", worst(mine), worst(theirs)),
         Compared("least headroom", "%", least(mine), least(theirs)),
     )
+    return tuple(c for c in measures if not c.now is c.before is None)
 
 
 # ---- Markdown
@@ -233,10 +258,10 @@ def markdown(report: Report) -> str:
     parts = [f"# {report.title}", _facts(report)]
     if report.status != "succeeded" and report.why:
         parts.append(f"**Why:** {_cell(report.why)}")
-    parts.append(
-        "## What each zone proved\n\n" + (_proof_table(report.proofs) or "No zone was out, so nothing is proven.")
-    )
-    if report.phases:
+    if report.steps:
+        parts.append("## Steps\n\n" + table(STEP_HEAD, step_rows(report)))
+    parts.append("## What each zone proved\n\n" + (_proof_table(report.proofs) or nothing_proven(report)))
+    if report.phases and not report.steps:
         parts.append("## Seconds per zone and phase\n\n" + _phase_table(report))
     if report.series.points:
         parts.append(f"## What users got meanwhile\n\nCounted {report.series.source}.\n\n" + _meanwhile(report))
@@ -245,8 +270,37 @@ def markdown(report: Report) -> str:
         parts.append(f"## Beside the last one ({report.before})\n\n" + table(("", "now", "before"), rows))
     moments = [(f"{m.at:%H:%M:%S}", m.zone or "", m.event, f"{m.took_s:.1f}", m.evidence) for m in report.moments]
     left_out = f"\n\n{report.cut} lines in the middle are left out." if report.cut else ""
-    parts.append("## Timeline\n\n" + table(("at (UTC)", "zone", "what", "took s", "evidence"), moments) + left_out)
+    parts.append("## Timeline\n\n" + table(timeline_head(report), moments) + left_out)
     return "\n\n".join(parts) + "\n"
+
+
+STEP_HEAD: Final = ("step", "state", "tries", "took s", "evidence", "by hand")
+
+
+def step_rows(report: Report) -> list[tuple[str, ...]]:
+    """A runbook's steps: what became of each, and the command that does the same by hand."""
+    took = {name: sum(p.ended_s - p.began_s for p in report.phases if p.zone == name) for name in report.order}
+    return [
+        (
+            s["name"],
+            s["state"],
+            str(s["tries"]),
+            f"{took[s['name']]:.1f}" if s["name"] in took else "—",
+            s["evidence"] or "—",
+            s["command"],
+        )
+        for s in report.steps
+    ]
+
+
+def nothing_proven(report: Report) -> str:
+    if report.steps:
+        return "No run that it began has had a zone out and back, so nothing is proven by it."
+    return "No zone was out, so nothing is proven."
+
+
+def timeline_head(report: Report) -> tuple[str, ...]:
+    return ("at (UTC)", "step" if report.steps else "zone", "what", "took s", "evidence")
 
 
 def _facts(report: Report) -> str:
@@ -326,6 +380,7 @@ def _phase_table(report: Report) -> str:
 def meanwhile(report: Report) -> list[tuple[str, ...]]:
     """Per phase of each zone: its share of traffic, and what all users got. A step belongs to the phase at its middle."""
     rows: list[tuple[str, ...]] = []
+    known = {zone for p in report.series.points for zone in p.rps}
     for zone in report.order:
         for kind in dict.fromkeys(p.kind for p in report.phases if p.zone == zone):
             spans = [(p.began_s, p.ended_s) for p in report.phases if (p.zone, p.kind) == (zone, kind)]
@@ -339,7 +394,7 @@ def meanwhile(report: Report) -> list[tuple[str, ...]]:
             requests, failed = sum(p.requests for p in inside), sum(p.failed for p in inside)
             here, all_ = sum(p.rps.get(zone, 0.0) for p in inside), sum(sum(p.rps.values()) for p in inside)
             slow = max((p.p99_ms for p in inside if p.p99_ms is not None), default=None)
-            share = told(100 * here / all_ if all_ else None, "%")
+            share = told(100 * here / all_ if all_ and zone in known else None, "%")
             rows.append((zone, kind, share, f"{requests:,}", f"{failed:,}", told(slow, "ms")))
     return rows
 
