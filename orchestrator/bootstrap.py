@@ -32,10 +32,11 @@ from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
 from orchestrator.operations.checks import Checks
+from orchestrator.operations.drill_steps import DrillSteps
 from orchestrator.operations.drills import BoundDrills, NamedSignals, RowsAndDoctor
 from orchestrator.operations.expiry import Expiries
 from orchestrator.operations.recording import recording, reporting
-from orchestrator.operations.runbooks import BoundOperations
+from orchestrator.operations.runbooks import BoundOperations, Operation
 from orchestrator.operations.schedules import DrillSchedules
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Signal, Traffic
 from orchestrator.workflows.deploy import DeployPerformer
@@ -197,7 +198,9 @@ async def open_orchestrator(
         worlds.append(world)
         checks = _checks(settings, world)
         drills = BoundDrills(world, store, settings.policy, launcher.launch)
-        operations = BoundOperations(world, store, settings.policy, launcher.launch, checks)
+        steps = DrillSteps(world, store, settings.drills, signal_names(settings))
+        more: dict[str, Operation] = {**checks.bound(), **steps.bound()}
+        operations = BoundOperations(world, store, settings.policy, launcher.launch, more)
         return {
             "deploy": Carried(DeployMachine(), DeployPerformer(world)),
             "outing": Carried(OutingMachine(), OutingPerformer(world)),

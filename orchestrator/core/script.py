@@ -194,6 +194,10 @@ _ZONE: Final = {"zone": Arg(Type.ZONE)}
 _OUTING: Final = {**_ZONE, "expires": Arg(Type.DURATION, "--expires", required=False)}
 _REGION: Final = {"region": Arg(Type.REGION)}
 _CLOUD: Final = {"cloud": Arg(Type.CLOUD)}
+_DRILL: Final = {
+    "duration": Arg(Type.DURATION, "--duration", required=False),
+    "signal": Arg(Type.TEXT, "--signal", required=False),
+}
 _DEPLOY: Final = {"run": Arg(Type.TEXT, required=False)}
 
 # Failout's own operations, by the words of the command line. orchestrator/operations/runbooks.py binds each to its use case.
@@ -220,6 +224,12 @@ OPERATIONS: Final[Mapping[str, Word]] = {
     ),
     "freeze": Word("start no deploy and no drill until it is taken back (I14)", reason=True),
     "unfreeze": Word("let deploys and drills start again", reason=True),
+    "drill run --zone": Word(
+        "take a zone out under the eyes of outside signals, and back", _ZONE | _DRILL, reason=True
+    ),
+    "drill run --region": Word(
+        "take a region out under the eyes of outside signals, and back", _REGION | _DRILL, reason=True
+    ),
     "zone drain": Word("take new traffic from a zone and wait until nothing is in flight", _OUTING, reason=True),
     "zone evacuate": Word("take a failing zone out at once; asks no guard but the lease", _OUTING, reason=True),
     "zone restore": Word("bring a zone back in steps", _ZONE, reason=True),

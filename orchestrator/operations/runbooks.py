@@ -22,8 +22,8 @@ from orchestrator.core.script import Runbook, duration_s
 from orchestrator.core.topology import Topology
 from orchestrator.documents import Document, known_places, read_document, reason_value_is_wrong
 from orchestrator.engine.ports import Run, Store
-from orchestrator.operations.checks import Checks
 from orchestrator.operations.deploys import order, start_deploy
+from orchestrator.operations.drill_steps import outcome_of_drill
 from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
 from orchestrator.operations.regions import order_return, regions_of, start_evacuation
@@ -116,16 +116,22 @@ async def unfinished_runbook(store: Store, service: str) -> Run:
 
 
 Launch = Callable[[str], Awaitable[None]]
+Operation = Callable[[Call], Awaitable[Run | Outcome]]
 
 
 class BoundOperations:
-    """core.script.OPERATIONS, each bound to its use case. `launch` sees to it that a run that was begun is carried."""
+    """core.script.OPERATIONS, each bound to its use case. `launch` sees to it that a run that was begun is carried.
 
-    def __init__(self, world: World, store: Store, policy: DeployPolicy, launch: Launch, checks: Checks) -> None:
+    `more`: those that need more than world, rows and policy (operations.checks, operations.drill_steps).
+    """
+
+    def __init__(
+        self, world: World, store: Store, policy: DeployPolicy, launch: Launch, more: Mapping[str, Operation]
+    ) -> None:
         self._world, self._store, self._policy, self._launch = world, store, policy, launch
-        self._bound: Mapping[str, Callable[[Call], Awaitable[Run | Outcome]]] = {
+        self._bound: Mapping[str, Operation] = {
             "status": self._status,
-            **checks.bound(),
+            **more,
             "plan": self._plan,
             "deploy": self._deploy,
             **{f"deployments {kind}": self._deployments for kind in _DEPLOY_ORDERS},
@@ -157,6 +163,8 @@ class BoundOperations:
     async def judge(self, call: Call, run: Run) -> Outcome | None:
         """The end of the run that was begun, or the rest that the operation asks for."""
         verb = call.step.text.split()[1] if " " in call.step.text else ""
+        if run.kind == "drill":
+            return outcome_of_drill(run)
         if run.kind in {"region", "outing"}:
             if (await self._store.pending(run.id)).orders:
                 return None

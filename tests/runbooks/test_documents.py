@@ -213,13 +213,14 @@ def test_commands_and_conditions_are_exactly_those_that_something_performs() -> 
     from orchestrator.core.deploy import DeployPolicy  # noqa: PLC0415
     from orchestrator.engine.memory import MemoryStore  # noqa: PLC0415
     from orchestrator.operations.checks import Checks  # noqa: PLC0415
+    from orchestrator.operations.drill_steps import DrillSteps  # noqa: PLC0415
     from orchestrator.operations.runbooks import BoundOperations  # noqa: PLC0415
     from orchestrator.workflows.looking import Looker  # noqa: PLC0415
 
-    nothing: Any = None
+    nothing: Any = object()
     store, world = MemoryStore(), nothing
-    checks = Checks(world, nothing, nothing, nothing, nothing)
-    assert set(OPERATIONS) == BoundOperations(world, store, DeployPolicy(), nothing, checks).bound
+    more = {**Checks(*[nothing] * 5).bound(), **DrillSteps(*[nothing] * 4).bound()}
+    assert set(OPERATIONS) == BoundOperations(world, store, DeployPolicy(), nothing, more).bound
     assert set(CONDITIONS) == Looker(world, store, DeployPolicy()).conditions
 
 
