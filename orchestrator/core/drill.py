@@ -49,7 +49,7 @@ class DrillEvent(StrEnum):
 
 _E = DrillEvent
 _P = Phase
-_ENDED: Final = {_E.OUTCOME_BAD: _P.RETURNING, _E.STOPPED: _P.RETURNING, _E.ABORT: _P.RETURNING}
+_BACK: Final = {_E.OUTCOME_BAD: _P.RETURNING, _E.ABORT: _P.RETURNING}
 
 TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
     _P.CHECKING: {
@@ -61,20 +61,20 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
     _P.BEGINNING: {
         _E.BEGUN: _P.WATCHING,
         _E.REFUSED: _P.REFUSED,
-        _E.INTERRUPTED: _P.BEGINNING,
         _E.ABORT: _P.RETURNING,  # A crash may have come between the run that it begins and its own row.
     },
     _P.WATCHING: {
         _E.OVER: _P.RETURNING,
+        _E.STOPPED: _P.RETURNING,
         _E.REFUSED: _P.RETURNING,  # By its own guards when it was to leave: only what was prepared is undone.
         _E.INTERRUPTED: _P.WATCHING,
-        **_ENDED,
+        **_BACK,
     },
     _P.RETURNING: {
         _E.RETURNED: _P.SUCCEEDED,  # Or as `verdict` says.
         _E.NOT_RETURNED: _P.FAILED,
         _E.INTERRUPTED: _P.RETURNING,
-        **_ENDED,
+        **_BACK,
     },
     _P.SUCCEEDED: {},
     _P.FAILED: {},

@@ -13,7 +13,7 @@ import pytest
 from tidy.source import ROOT, text_of, tracked
 
 from orchestrator import cli
-from orchestrator.cli import deploy, doctor, proof, sim
+from orchestrator.cli import deploy, doctor, drill, proof, sim
 from orchestrator.cli.root import root
 from orchestrator.core import errors
 
@@ -83,6 +83,7 @@ def _codes() -> dict[int, str]:
         deploy.NOT_SUCCEEDED: "not succeeded",
         deploy.HELD: "held",
         proof.NOT_MET: "not met",
+        drill.INTERRUPTED: "interrupted drill",
         cli.INTERRUPTED: "interrupted",
         cli.READER_GONE: "reader gone",
     }
@@ -97,5 +98,5 @@ def _family(error: type[errors.FailoutError]) -> Iterator[type[errors.FailoutErr
 def test_the_exit_codes_are_those_that_the_code_has() -> None:
     rows = re.findall(r"(?m)^\| (\d+) \| ?([^|]*?) ?\|", text_of("docs/exit-codes.md"))
     assert _codes() == {int(code): name for code, name in rows}
-    assert (deploy.NOT_SUCCEEDED,) * 2 == (doctor.UNFIT, sim.VIOLATED)
+    assert (deploy.NOT_SUCCEEDED,) * 3 == (doctor.UNFIT, sim.VIOLATED, drill.FAILED)
     assert errors.Rejected.exit_code == cli.USAGE

@@ -45,8 +45,8 @@ BANS = (
         PURE,
         "wait with `job.wait`, `job.until` or `clock.sleep`, which a person's order and virtual time can end",
         "from asyncio import sleep\nsleep(1)",
-        # The recorder runs beside a run and is never simulated.
-        frozenset({"orchestrator/operations/recording.py"}),
+        # The recorder runs beside a run, and doctor, proof and backup read files: neither is ever simulated.
+        frozenset({"orchestrator/operations/recording.py", "orchestrator/operations/checks.py"}),
     ),
     Ban(
         r"(random|uuid|secrets)\..*|os\.urandom",
