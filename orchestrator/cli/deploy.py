@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import secrets
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +40,11 @@ SILENCE_S: Final = 2.0
 @click.option(
     "--override", multiple=True, help="Skip this rule (I2, I3, I14) with your name and --reason in the audit log."
 )
+@click.option(
+    "--on-failure",
+    type=click.Choice(["hold", "rollback-zone", "rollback-all"]),
+    help="What to do with a zone whose upgrade fails; default: policy.on_failure of failout.yaml.",
+)
 @click.option("--reason", default="release", show_default=True, help="Why; it goes into the records.")
 @click.option(
     "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
@@ -47,6 +54,7 @@ SILENCE_S: Final = 2.0
 def command(
     version: str | None,
     override: tuple[str, ...],
+    on_failure: str | None,
     reason: str,
     log: str,
     config: Path | None,
@@ -67,7 +75,9 @@ def command(
         raise Rejected("say either --to VERSION, with or without --dry-run, or --resume")
     if override and (reason == "release" or version is None):
         raise Rejected("--override goes with --to VERSION and a --reason of its own")
-    settings = read_settings(find_config(config))
+    if on_failure is not None and version is None:
+        raise Rejected("--on-failure goes with --to VERSION: a run keeps the policy that it began with")
+    settings = _with_on_failure(read_settings(find_config(config)), on_failure)
     if dry_run:
         assert version is not None
         from orchestrator.cli.dry_run import rehearse  # noqa: PLC0415
@@ -85,6 +95,14 @@ def command(
     data = _report(settings, run)
     emit(data, as_json=as_json, human=lambda: human_run(data))
     sys.exit(0 if run.status == "succeeded" else HELD if run.status == "held" else NOT_SUCCEEDED)
+
+
+def _with_on_failure(settings: Settings, on_failure: str | None) -> Settings:
+    from orchestrator.core.deploy import OnFailure  # noqa: PLC0415
+
+    if on_failure is None:
+        return settings
+    return replace(settings, policy=replace(settings.policy, on_failure=OnFailure(on_failure)))
 
 
 def _require_sound_input(
@@ -126,7 +144,7 @@ async def _deploy(
     begin = functools.partial(_begin, settings, version, reason, override)
     try:
         async with open_orchestrator(settings, teller) as (engine, world):
-            run = await begin(engine.store, world)
+            run = await begin(engine.store, world, teller)
             await engine.start_run(run.id)
             teller("carrying", run=run.id, evidence=f"to {version}" if version else "resumed")
             ending = asyncio.create_task(engine.await_run(run.id))
@@ -134,7 +152,7 @@ async def _deploy(
     except Served:
         store = SqlStore(place_of(settings))
         try:
-            run = await begin(store, reading_world(settings, teller))
+            run = await begin(store, reading_world(settings, teller), teller)
             teller("following", run=run.id, evidence="`failout serve` carries it")
             return await _ended_or_held(store, run.id, None, teller, resumed=version is None, quiet=quiet)
         finally:
@@ -142,9 +160,16 @@ async def _deploy(
 
 
 async def _begin(
-    settings: Settings, version: str | None, reason: str, override: tuple[str, ...], store: SqlStore, world: World
+    settings: Settings,
+    version: str | None,
+    reason: str,
+    override: tuple[str, ...],
+    store: SqlStore,
+    world: World,
+    teller: Teller,
 ) -> Run:
     from orchestrator.operations.deploys import start_deploy, unfinished_deploy  # noqa: PLC0415
+    from orchestrator.workflows.polling import Patience  # noqa: PLC0415
 
     if version is None:
         return await unfinished_deploy(store, settings.service)
@@ -160,6 +185,7 @@ async def _begin(
         reason=reason,
         now=now,
         overrides=tuple(sorted(set(override))),
+        patience=Patience.begin(world.clock, random.random, lambda why: teller("waiting", evidence=why)),
     )
 
 

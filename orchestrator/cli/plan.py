@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ async def plan_of(settings: Settings, version: str) -> Plan:
     from orchestrator.cli.logs import logger  # noqa: PLC0415
     from orchestrator.engine.glance import glance_at  # noqa: PLC0415
     from orchestrator.operations.planning import make_plan  # noqa: PLC0415
+    from orchestrator.workflows.polling import Patience  # noqa: PLC0415
 
     world = reading_world(settings, logger("none"))
     try:
@@ -42,7 +44,8 @@ async def plan_of(settings: Settings, version: str) -> Plan:
             usual = glance.usual(settings.service)
     except NotFound:
         usual = {}
-    return await make_plan(world, settings.policy, version, usual)
+    patience = Patience.begin(world.clock, random.random, lambda why: click.echo(why, err=True))
+    return await patience.ask("a cloud", lambda: make_plan(world, settings.policy, version, usual))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

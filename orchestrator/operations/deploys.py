@@ -21,6 +21,7 @@ from orchestrator.operations.outings import require_overridable, taken
 from orchestrator.operations.planning import require_release, require_way_back, versions_now
 from orchestrator.operations.regions import make_way, of_drill
 from orchestrator.operations.switches import refuse_switched_off
+from orchestrator.workflows.polling import Patience
 from orchestrator.workflows.world import World
 
 OVERRIDABLE: Final = ("I2", "I3", "I14")
@@ -37,10 +38,12 @@ async def start_deploy(
     reason: str,
     now: datetime,
     overrides: tuple[str, ...] = (),
+    patience: Patience | None = None,
 ) -> Run:
     """Create the run of a deploy. Refused under a freeze (I14), without a way back (I12), or while another deploy runs.
 
-    `overrides`: rules that this run skips by name (I4); each one stands in its row and in the audit log.
+    `overrides`: rules that this run skips by name (I4); each one stands in its row and in the audit log. `patience`:
+    for clouds that do not answer yet; none is asked twice without it.
     """
     service = world.topology.service
     act = f"deploy {version}" + (f", overriding {', '.join(overrides)}" if overrides else "")
@@ -51,7 +54,7 @@ async def start_deploy(
         leases, runs = await store.leases(service), {r.id: r for r in await store.runs(service, 500)}
         refuse_taken(leases, runs)
         require_release(world, version)
-        previous = require_way_back(world.releases, await versions_now(world))
+        previous = require_way_back(world.releases, await versions_now(world, patience))
         order = order_around_drills(world.topology, leases, runs)
         state = dump(replace(begin(service, version, previous, order, policy, now), overrides=overrides))
         made = await store.create_run(run, service, "deploy", state, "active", author=author, reason=reason, now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from orchestrator.core.topology import Topology, Zone
 from orchestrator.core.traffic import Placement, RampStep, ramp_steps
 from orchestrator.engine.ports import Usual
 from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.polling import Patience
 from orchestrator.workflows.steering import Steering, told
 from orchestrator.workflows.world import Releases, World
 
@@ -62,9 +64,17 @@ def require_whole(release: Release, topology: Topology) -> Release:
     return release
 
 
-async def versions_now(world: World) -> Mapping[str, str | None]:
-    """The version that each zone's model names now; None when Failout never deployed there."""
-    return {z.id: (await world.fleet(z).describe(z)).model_version for z in world.topology.zones()}
+async def versions_now(world: World, patience: Patience | None = None) -> Mapping[str, str | None]:
+    """The version that each zone's model names now; None when Failout never deployed there.
+
+    Raises Transient when a cloud is silent for longer than `patience` has; without one, at once.
+    """
+    versions: dict[str, str | None] = {}
+    for zone in world.topology.zones():
+        look = functools.partial(world.fleet(zone).describe, zone)
+        seen = await (patience.ask(f"the API of {zone.id}", look) if patience else look())
+        versions[zone.id] = seen.model_version
+    return versions
 
 
 def require_way_back(releases: Releases, previous: Mapping[str, str | None]) -> dict[str, str]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from orchestrator.core.errors import Transient
 from orchestrator.ports import Clock
 
 T = TypeVar("T")
 Interrupted = Callable[[], Awaitable[bool]]
+PATIENCE_S: Final = 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +70,40 @@ async def look_until(
         if remaining_s <= 0:
             return TimedOut(timeout_s, last)
         await clock.sleep(min(wait_s, remaining_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What one command spends on clouds that do not answer before its run exists: `seconds` in all.
+
+    `jitter` says how much of a wait is waited (0..1); `tell` is given one line before each wait.
+    """
+
+    clock: Clock
+    jitter: Callable[[], float]
+    tell: Callable[[str], None]
+    until: float
+
+    @classmethod
+    def begin(
+        cls, clock: Clock, jitter: Callable[[], float], tell: Callable[[str], None], seconds: float = PATIENCE_S
+    ) -> Patience:
+        return cls(clock, jitter, tell, clock.monotonic() + seconds)
+
+    async def ask(self, what: str, look: Callable[[], Awaitable[T]]) -> T:
+        """Return what `look` says; on Transient wait (doubling, half of it jittered, Retry-After obeyed) and ask again.
+
+        Raises Transient that names `what` when nothing was said in time.
+        """
+        wait_s, tries = FIRST_WAIT_S, 0
+        while True:
+            try:
+                return await look()
+            except Transient as error:
+                tries += 1
+                pause_s = max(wait_s * (0.5 + self.jitter() / 2), error.retry_after_s or 0.0)
+                if self.clock.monotonic() + pause_s > self.until:
+                    raise Transient(f"{what} did not answer, asked {tries} times: {error}") from error
+                self.tell(f"{what} does not answer, asking again in {pause_s:.1f} s: {error}")
+                await self.clock.sleep(pause_s)
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)

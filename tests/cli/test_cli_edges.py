@@ -47,6 +47,11 @@ def service(shell: Shell) -> Shell:
         ("plan", 2, "failout: missing option '--to'; see `failout plan --help`"),
         ("deploy", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
         ("deploy --to v2 --resume", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
+        (
+            "deploy --resume --on-failure hold",
+            2,
+            "failout: --on-failure goes with --to VERSION: a run keeps the policy that it began with",
+        ),
         ("status", 4, "failout: no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config"),
         ("plan --to v2", 4, "failout: no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config"),
         ("status -C nowhere.yaml", 4, "failout: there is no file nowhere.yaml"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import socket
-import struct
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -115,6 +114,5 @@ def _break(environ: WSGIEnvironment, half: _Reply | None) -> None:
     if half is not None:
         head = f"HTTP/1.1 {half.status}\r\nContent-Type: text/xml\r\nContent-Length: {len(half.body)}\r\n\r\n"
         connection.sendall(head.encode() + half.body[: len(half.body) // 2])
-    else:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed with a RST
+    connection.shutdown(socket.SHUT_RDWR)
     raise ConnectionAbortedError("a fault on order")
