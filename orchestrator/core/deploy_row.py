@@ -25,6 +25,7 @@ from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import RampStep
 
+_POLICY: Final = tuple(f.name for f in fields(DeployPolicy))
 SCHEMA: Final = 1
 _IDLE: Final = frozenset({ZoneState.WAITING, ZoneState.DONE})
 
@@ -95,19 +96,13 @@ def parse_policy(data: dict[str, Any]) -> DeployPolicy:
     known = {**data, "on_failure": OnFailure(data["on_failure"]), "gate": GatePolicy(**data["gate"])}
     known["ramp_shares"] = tuple(known["ramp_shares"])
     known["on_expiry"] = OnExpiry(known.get("on_expiry", OnExpiry.HOLD))
-    return DeployPolicy(**{f.name: known[f.name] for f in fields(DeployPolicy) if f.name in known})
+    return DeployPolicy(**{name: known[name] for name in _POLICY if name in known})
 
 
 def _zone(row: dict[str, Any]) -> ZoneProgress:
     steps = tuple(RampStep(**{**s, "merged": tuple(s["merged"])}) for s in row["steps"])
-    return ZoneProgress(
-        **{
-            **row,
-            "state": ZoneState(row["state"]),
-            "since": datetime.fromisoformat(row["since"]),
-            "steps": steps,
-        }
-    )
+    since = datetime.fromisoformat(row["since"])
+    return ZoneProgress(**{**row, "state": ZoneState(row["state"]), "since": since, "steps": steps})
 
 
 class DeployMachine:

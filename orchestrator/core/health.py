@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
+from operator import sub
 
 # Upper bounds of the latency buckets that every instance counts in, ms. The last bucket is open.
 LATENCY_BOUNDS_MS: tuple[float, ...] = (5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000)
+_NONE = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
 
 
 class Verdict(StrEnum):
@@ -71,25 +73,17 @@ def quantile_ms(latency: Sequence[int], q: float) -> float | None:
 def window(before: Mapping[str, Counters], after: Mapping[str, Counters], seconds: float) -> Window:
     """Subtract two readings of one zone. An instance that is new, or that restarted, counts from zero; one that is gone does not count."""
     requests = errors = 0
-    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    gained, had = [_NONE], [_NONE]
     for instance, now in after.items():
         then = before.get(instance)
-        if then is None or now.requests < then.requests:
-            then = Counters(0, 0, (0,) * len(latency))
-        requests += now.requests - then.requests
-        errors += now.errors - then.errors
-        latency = [total + b - a for total, a, b in zip(latency, then.latency, now.latency, strict=True)]
+        requests, errors = requests + now.requests, errors + now.errors
+        gained.append(now.latency)
+        if then is not None and then.requests <= now.requests:
+            requests, errors = requests - then.requests, errors - then.errors
+            had.append(then.latency)
+    latency = tuple(map(sub, map(sum, zip(*gained, strict=True)), map(sum, zip(*had, strict=True))))
     p50, p99 = quantile_ms(latency, 0.50), quantile_ms(latency, 0.99)
-    return Window(seconds, requests, errors, p50, p99, tuple(latency))
-
-
-def add(windows: Iterable[Window]) -> Window:
-    """Put the windows of several zones, taken over the same seconds, together."""
-    parts = list(windows)
-    latency = [sum(counts) for counts in zip(*(w.latency for w in parts if w.latency), strict=True)]
-    seconds = max((w.seconds for w in parts), default=0.0)
-    requests, errors = sum(w.requests for w in parts), sum(w.errors for w in parts)
-    return Window(seconds, requests, errors, quantile_ms(latency, 0.50), quantile_ms(latency, 0.99), tuple(latency))
+    return Window(seconds, requests, errors, p50, p99, latency)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.traffic import DesiredTraffic, Placement, ZoneTraffic
 from orchestrator.ports import Peer
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
 
 def text_of(value: Json | Mapping[str, Json]) -> str:
     """Canonical: the same value is the same text. Raises TypeError or ValueError for what is not JSON, NaN included."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 def instant_text(at: datetime) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from orchestrator.core.errors import Bug, NotFound, Rejected
 from orchestrator.core.machine import Effect, Event, Json, Order
@@ -23,10 +24,6 @@ from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger
 from orchestrator.engine.codec import (
     day_text,
-    effect_of,
-    effect_text,
-    event_of,
-    event_text,
     peers_of,
     peers_text,
     text_of,
@@ -50,6 +47,8 @@ from orchestrator.engine.ports import (
 )
 from orchestrator.ports import Peer
 
+T = TypeVar("T", Effect, Event)
+
 
 @dataclass(slots=True)
 class _Posted:
@@ -65,7 +64,6 @@ class MemoryStore:
         self._slots = max_zones_out
         self._out_expires_s = out_expires_s
         self._runs: dict[str, Run] = {}
-        self._states: dict[str, Json] = {}
         self._orders: list[_Posted] = []
         self._leases: dict[str, Lease] = {}
         self._fences: dict[str, int] = {}
@@ -96,10 +94,10 @@ class MemoryStore:
         for other in self._runs.values():
             if kind == "deploy" == other.kind and other.service == service and not other.finished:
                 raise ledger.refuse_second_deploy(other)
-        self._states[run] = json.loads(text_of(state))
-        self._runs[run] = Run(run, service, kind, status, 0, 0, None, None, None, now, now, None, author, reason)
+        kept = json.loads(text_of(state))
+        self._runs[run] = Run(run, service, kind, status, 0, 0, kept, None, None, now, now, None, author, reason)
         self._records[run] = []
-        return await self.load(run)
+        return self._runs[run]
 
     async def claim(self, run: str, carrier: str, now: datetime) -> int:
         row = self._row(run)
@@ -107,8 +105,7 @@ class MemoryStore:
         return row.epoch + 1
 
     async def load(self, run: str) -> Run:
-        row = self._row(run)
-        return replace(row, state=self._states[run])
+        return self._row(run)
 
     async def pending(self, run: str) -> Pending:
         service = self._row(run).service
@@ -120,7 +117,7 @@ class MemoryStore:
 
     async def intend(self, run: Run, effect: Effect, now: datetime) -> None:
         row = self._current(run)
-        self._runs[run.id] = replace(row, effect=effect_of(effect_text(effect)), updated_at=now)
+        self._runs[run.id] = replace(row, effect=_kept(effect), updated_at=now)
 
     async def commit(self, run: Run, advance: Advance, now: datetime) -> None:
         row = self._current(run)
@@ -129,8 +126,8 @@ class MemoryStore:
             run.id,
             row.seq + 1,
             now,
-            effect_of(effect_text(advance.effect)) if advance.effect else None,
-            event_of(event_text(advance.event)),
+            _kept(advance.effect) if advance.effect else None,
+            _kept(advance.event),
             advance.duration_s,
         )
         posted = self._unconsumed(run.id, advance.event)
@@ -139,10 +136,10 @@ class MemoryStore:
         )  # The last that can refuse: from here on nothing fails.
         if posted:
             posted.consumed = True
-        self._states[run.id] = state
         self._records[run.id].append(record)
         self._runs[run.id] = replace(
             row,
+            state=state,
             seq=row.seq + 1,
             status=advance.status,
             effect=None,
@@ -305,6 +302,8 @@ class MemoryStore:
         return row
 
     def _is_on(self, service: str, name: str) -> bool:
+        if not self._switches:
+            return False
         return any((s, name) in self._switches and self._switches[s, name].on for s in (service, EVERY_SERVICE))
 
     def _unconsumed(self, run: str, event: Event) -> _Posted | None:
@@ -328,3 +327,8 @@ class MemoryStore:
         self._leases[row.id] = Lease(
             row.service, slot, zone, row.id, fence, now, ledger.expiry(now, self._out_expires_s)
         )
+
+
+def _kept(told: T) -> T:
+    """As a row gives it back: what it carries is JSON, and nobody else's to change."""
+    return replace(told, args=json.loads(text_of(told.args))) if told.args else told

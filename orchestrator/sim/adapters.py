@@ -26,7 +26,7 @@ WEIGHT_MAX = 999
 _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
-_EMPTY = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+_REST = (0,) * (len(LATENCY_BOUNDS_MS) - _FAST_BUCKETS[1])  # the buckets above the fast ones
 
 Parts = list[Callable[[], None]]
 
@@ -114,14 +114,14 @@ class AwsTraffic:
     def _seen(self, region: Region) -> Mapping[str, ZoneSeen]:
         self.world.settle()
         truth = self.world.regions[region.id]
-        return {place.zone.id: self._zone_seen(truth, place) for place in truth.zones}
+        shares, _ = load.split(truth)
+        return {place.zone.id: self._zone_seen(truth, place, shares) for place in truth.zones}
 
-    def _zone_seen(self, truth: RegionTruth, place: ZoneTruth) -> ZoneSeen:
+    def _zone_seen(self, truth: RegionTruth, place: ZoneTruth, shares: Mapping[Box, float]) -> ZoneSeen:
         steady, old = _pool_seen(place, STEADY_POOL)
         ramp, older = _pool_seen(place, RAMP_POOL)
         in_steady = place.zone.id in truth.attached[STEADY_POOL]
         in_ramp = place.zone.id in truth.attached[RAMP_POOL]
-        shares, _ = load.split(truth)
         taking = [box for box in place.boxes if shares.get(box)]
         pool, name = (steady, STEADY_POOL) if in_steady else (ramp, RAMP_POOL)
         healthy = sum(box.targets[name].healthy for box in pool)
@@ -296,15 +296,18 @@ class SimAgent:
         if box is None or not box.listening:
             return None
         zone = box.zone
-        if (zone.blows and (zone.dark or Blow.AGENT_CUT in zone.blows)) or box not in zone.boxes:
+        if zone.blows and (zone.dark or Blow.AGENT_CUT in zone.blows):
             return None
-        return None if zone.region.region.id != self.region else box
+        return None if zone.zone.region != self.region else box
 
     async def probe(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
-        return await self.wire.read("agent.probe", _about(peers), lambda: [self._probe(peer) for peer in peers])
+        return await self.wire.read("agent.probe", _about(peers), partial(self._probes, tuple(peers)))
+
+    def _probes(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
+        self.world.settle()
+        return [self._probe(peer) for peer in peers]
 
     def _probe(self, peer: Peer) -> InstanceProbe:
-        self.world.settle()
         box = self._reach(peer)
         if box is None:
             return InstanceProbe(
@@ -328,8 +331,7 @@ class SimAgent:
     def _counters(self, peers: Sequence[Peer]) -> Mapping[str, Counters]:
         self.world.settle()
         self.world.count(self.world.regions[self.region])
-        boxes = [box for box in map(self._reach, peers) if box is not None]
-        return {box.id: _counts(box) for box in boxes}
+        return {box.id: _counts(box) for box in map(self._reach, peers) if box is not None}
 
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
         sent = min(requests, int(timeout_s / self.request_s)) if peers else 0
@@ -365,12 +367,12 @@ def _counts(box: Box) -> Counters:
     requests = int(box.requests)
     slow = min(int(box.slow_requests), requests) if box.slow_requests else 0
     fast = requests - slow
-    latency = _EMPTY.copy()
-    latency[_FAST_BUCKETS[0]] = most = fast * 19 // 20
-    latency[_FAST_BUCKETS[1]] = fast - most
-    if slow:
-        latency[_SLOW_BUCKETS[0]] = most = slow * 19 // 20
-        latency[_SLOW_BUCKETS[1]] = slow - most
+    most = fast * 19 // 20
+    if not slow:
+        return Counters(requests, int(box.errors), (0, 0, most, 0, 0, fast - most, *_REST))
+    latency = [0, 0, most, 0, 0, fast - most, *_REST]
+    latency[_SLOW_BUCKETS[0]] = most = slow * 19 // 20
+    latency[_SLOW_BUCKETS[1]] = slow - most
     return Counters(requests, int(box.errors), tuple(latency))
 
 

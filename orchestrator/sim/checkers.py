@@ -58,16 +58,7 @@ class Checker:
 
 @dataclass(slots=True, eq=False)
 class Edges(Checker):
-    """Shared by checkers that judge the moments in which a zone leaves or has returned."""
-
-    _out: set[str] = field(default_factory=set)
-
-    def look(self, world: World) -> None:
-        for zone_id, zone in world.zones.items():
-            now = is_in(zone)
-            if now is (zone_id in self._out):
-                (self._out.discard if now else self._out.add)(zone_id)
-                (self.returned if now else self.left)(world, zone)
+    """Shared by checkers that judge the moments in which a zone leaves or has returned (see `watch`)."""
 
     def left(self, world: World, zone: ZoneTruth) -> None: ...
 
@@ -301,8 +292,28 @@ class NobodyNotices(Checker):
             self.report(world, "", f"{harmed:.1f} requests lost")
 
 
+@dataclass(slots=True)
+class _EdgeWatch:
+    """Tells all of them when a zone leaves or has returned: looked up once for all."""
+
+    edges: list[Edges]
+    _out: set[str] = field(default_factory=set)
+
+    def look(self, world: World) -> None:
+        for zone_id, zone in world.zones.items():
+            now = is_in(zone)
+            if now is (zone_id in self._out):
+                (self._out.discard if now else self._out.add)(zone_id)
+                for edge in self.edges:
+                    (edge.returned if now else edge.left)(world, zone)
+
+
 def watch(world: World, checkers: Iterable[Checker]) -> None:
-    for checker in checkers:
-        checker.look(world)
-        world.watchers.append(checker.look)
-        world.on_replaced.append(checker.replaced)
+    """Have every change that lasts judged by each of them, and the world as it is now."""
+    checkers = list(checkers)
+    lookers = [_EdgeWatch([c for c in checkers if isinstance(c, Edges)]).look]
+    lookers += [c.look for c in checkers if type(c).look is not Checker.look]
+    for look in lookers:
+        look(world)
+    world.watchers += lookers
+    world.on_replaced += [c.replaced for c in checkers if type(c).replaced is not Checker.replaced]

@@ -9,6 +9,7 @@ from orchestrator.sim.truth import (
     BACKEND_POOL,
     RAMP_POOL,
     STEADY_POOL,
+    WELL,
     Admin,
     Behaviour,
     Blow,
@@ -72,19 +73,17 @@ def presence(region: RegionTruth) -> None:
 
     1 means a whole part per instance, for at least as many instances as the topology promises.
     """
-    weight: dict[Box, float] = {}
     counts = dict.fromkeys((STEADY_POOL, RAMP_POOL), 0)
     meant = [box for zone in region.zones for box in zone.boxes if meant_to_serve(box)]
     if region.aws:
+        weight = dict.fromkeys(meant, 0.0)
         for pool in counts:
-            counts[pool] = sum(1 for box in meant if _proven(box, pool))
-    for box in meant:
-        if region.aws:
-            weight[box] = sum(
-                region.weights.get(pool, 0) / counts[pool] for pool in counts if counts[pool] and _proven(box, pool)
-            )
-        else:
-            weight[box] = 1.0
+            members = [box for box in meant if _proven(box, pool)]
+            counts[pool] = len(members)
+            for box in members:
+                weight[box] += region.weights.get(pool, 0) / len(members)
+    else:
+        weight = dict.fromkeys(meant, 1.0)
     most = max((w for box, w in weight.items() if len(box.targets) == 1), default=max(weight.values(), default=0.0))
     whole_part = _whole_part(most, region.weights.get(STEADY_POOL, 0) / (counts[STEADY_POOL] or 1))
     for zone in region.zones:
@@ -107,7 +106,7 @@ def meant_to_serve(box: Box) -> bool:
     """Nobody has taken this instance out: it is not being replaced, drained or refused admission."""
     if box.leaving or not box.admitted or box.admin is Admin.DOWN:
         return False
-    return any(_proven(box, pool) for pool in box.targets)
+    return any(target.proven and not target.draining for target in box.targets.values())
 
 
 def _proven(box: Box, pool: str) -> bool:
@@ -160,6 +159,9 @@ def spread(
 
 def _flow(box: Box, behaviour: Behaviour) -> Flow:
     over_rps = max(0.0, box.rps - box.zone.zone.rps_per_instance)
+    untouched = not box.zone.blows and not box.lost_to_fault and box.life is Life.RUNNING
+    if untouched and behaviour is WELL and box.ready and box.listening:
+        return Flow(box, box.rps, 0.0, over_rps, "act", slow=False)  # most of them, most of the time
     return Flow(box, box.rps, fails(box, behaviour), over_rps, cause(box, behaviour), slow(box, behaviour))
 
 

@@ -288,6 +288,7 @@ class World:
         self.stop(box, life=Life.DEAD)
         box.incarnation += 1
         box.zone.boxes.remove(box)
+        del self.boxes[box.id]
         box.targets.clear()
 
     def lose(self, box: Box) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.core.errors import Transient
 from orchestrator.core.guards import ZoneLoad
-from orchestrator.core.health import Counters, InstanceProbe, Window, add, window
+from orchestrator.core.health import Counters, InstanceProbe, Window, window
 from orchestrator.core.topology import Zone
 from orchestrator.ports import FleetSeen, Peer
 from orchestrator.workflows.world import World
@@ -85,8 +85,9 @@ class Gauge:
             answered = clock.monotonic()
             self._last.update(counters)
             for zone, of_zone in peers.items():
-                mine = {p.id: self._last[p.id] for p in of_zone if p.id in self._last}
-                reading[zone] = ZoneReading(asked, answered, mine, sum(p.id in counters for p in of_zone))
+                ids = [p.id for p in of_zone]
+                mine = {i: self._last[i] for i in ids if i in self._last}
+                reading[zone] = ZoneReading(asked, answered, mine, len(counters.keys() & ids))
         now = clock.monotonic()
         while self._readings and now - min(z.asked for z in self._readings[0].values()) > LOAD_STALE_S:
             del self._readings[0]
@@ -107,20 +108,19 @@ class Gauge:
         unknown, not zero (I2). A zone where no instance answers is left out, and the guards refuse.
         """
         latest = await self.tick()
-        old = [r for r in self._readings if all(seconds_between(r, latest, z) >= window_s for z in latest)]
-        old = [r for r in old if not gone_between(r, latest)]
-        if not old:
-            old = [latest]
+        old = self._old_enough(latest, window_s)
+        if old is None:
+            old = latest
             await self._world.clock.sleep(window_s)
             latest = await self.tick()
-            if gone := gone_between(old[-1], latest):
+            if gone := gone_between(old, latest):
                 raise Transient(f"instances of {gone} ended while their load was measured")
         ready_now = await self._ready()
         loads = {}
         for zone in self._world.topology.zones():
             if not latest[zone.id].heard:
                 continue
-            measured = window_of(old[-1], latest, zone.id)
+            measured = window_of(old, latest, zone.id)
             if measured.seconds < BLUR_MAX * window_s:
                 raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
             seen = await self.fleet(zone)
@@ -129,6 +129,14 @@ class Gauge:
                 zone.id, measured.rps, seen.desired, min(ready, seen.desired), measured.requests, measured.errors
             )
         return loads
+
+    def _old_enough(self, latest: Reading, window_s: float) -> Reading | None:
+        """The newest reading that is at least `window_s` older, with nothing gone since."""
+        for reading in reversed(self._readings):
+            old = all(seconds_between(reading, latest, z) >= window_s for z in latest)
+            if old and not gone_between(reading, latest):
+                return reading
+        return None
 
     async def _ready(self) -> frozenset[str]:
         """Ids of all instances that are ready now, one question per region agent."""
@@ -144,7 +152,7 @@ class Gauge:
         if len(self._readings) <= 1:
             return None
         before, after = self._readings[0], self._readings[-1]
-        return add(window_of(before, after, z) for z in after if z != without).p50_ms
+        return window_of(before, after, *(z for z in after if z != without)).p50_ms
 
 
 def gone_between(before: Reading, after: Reading) -> str | None:
@@ -157,6 +165,11 @@ def seconds_between(before: Reading, after: Reading, zone: str) -> float:
     return after[zone].asked - before[zone].answered if zone in before else 0.0
 
 
-def window_of(before: Reading, after: Reading, zone: str) -> Window:
-    """What the zone served between two readings."""
-    return window(before[zone].counters, after[zone].counters, seconds_between(before, after, zone))
+def window_of(before: Reading, after: Reading, *zones: str) -> Window:
+    """What the zones served, put together, between two readings."""
+    had: dict[str, Counters] = {}
+    have: dict[str, Counters] = {}
+    for zone in zones:
+        had.update(before[zone].counters)
+        have.update(after[zone].counters)
+    return window(had, have, max((seconds_between(before, after, zone) for zone in zones), default=0.0))

@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import Refusal, ZoneLoad, refuse_unsound_survivors
-from orchestrator.core.health import Verdict, add, judge, judge_synthetic
+from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.region import M, RegionState
 from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, usual_weights_without, weights_at
@@ -342,8 +342,8 @@ class RegionPerformer:
             if gone_between(before, after):
                 before = after
                 continue
-            mine = add(window_of(before, after, z.id) for z in move.zones)
-            theirs = add(window_of(before, after, z.id) for z in move.others)
+            mine = window_of(before, after, *(z.id for z in move.zones))
+            theirs = window_of(before, after, *(z.id for z in move.others))
             watched = seconds_between(before, after, move.zones[0].id)
             judgement = judge(mine, theirs, move.policy.gate)
             evidence = f"{doing} for {watched:.1f} s: {judgement.evidence}"

@@ -8,7 +8,7 @@ from typing import Final
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import NotFound, Transient
 from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
-from orchestrator.core.health import Verdict, add, judge, judge_fleet, judge_synthetic
+from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event
 from orchestrator.core.release import Release
 from orchestrator.core.traffic import STEADY, RampStep, ramp
@@ -161,7 +161,7 @@ class Returning:
                     raise
                 continue
             watched = seconds_between(before, after, job.zone.id)
-            theirs = add(window_of(before, after, z) for z in others)
+            theirs = window_of(before, after, *others)
             judgement = judge(window_of(before, after, job.zone.id), theirs, policy.gate)
             evidence = f"{doing} for {watched:.1f} s: {judgement.evidence}"
             if judgement.verdict is Verdict.UNHEALTHY:
