@@ -291,19 +291,15 @@ class Looker:
 
     async def _deploy_unfinished(self, _: _Asked) -> Seen:
         run = await self._unfinished()
-        return Seen(run is not None, f"deploy {run.id} is {run.status}" if run else "no deploy is unfinished")
+        return Seen(run is not None, _deploy_told(run))
 
     async def _deploy_held(self, _: _Asked) -> Seen:
         run = await self._unfinished()
-        return Seen(
-            run is not None and run.status == "held",
-            f"deploy {run.id} is {run.status}" if run else "no deploy is unfinished",
-        )
+        return Seen(run is not None and run.status == "held", _deploy_told(run))
 
     async def _deploy_settled(self, _: _Asked) -> Seen:
         run = await self._unfinished()
-        waits = run is None or run.status in {"held", "paused"}
-        return Seen(waits, f"deploy {run.id} is {run.status}" if run else "no deploy is unfinished")
+        return Seen(run is None or run.status in {"held", "paused"}, _deploy_told(run))
 
     async def _lease_free(self, _: _Asked) -> Seen:
         leases = await self._store.leases(self._world.topology.service)
@@ -350,3 +346,10 @@ async def _answers(questions: Sequence[tuple[str, Callable[[str], Awaitable[str]
             so = False
             lines.append(f"{name}: {error}")
     return Seen(so, "; ".join(lines))
+
+
+def _deploy_told(run: Run | None) -> str:
+    if run is None:
+        return "no deploy is unfinished"
+    reason = run.state.get("reason") if isinstance(run.state, dict) else None
+    return f"deploy {run.id} is {run.status}" + (f": {reason}" if reason and run.status == "held" else "")
