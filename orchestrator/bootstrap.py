@@ -39,6 +39,7 @@ from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations, Operation
 from orchestrator.operations.schedules import DrillSchedules
 from orchestrator.ports import Agent, Fleet, GlobalTraffic, Inspector, Peer, Signal, Traffic
+from orchestrator.signals import open_signal
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.drill import DrillPerformer
 from orchestrator.workflows.drill_checks import DrillChecks
@@ -328,10 +329,10 @@ def reading_world(settings: Settings, log: Log) -> World:
     return _world(settings, ReadOnlyTraffic(settings), log)
 
 
-def signals_of(settings: Settings) -> Mapping[str, Signal]:  # noqa: ARG001
+def signals_of(settings: Settings) -> Mapping[str, Signal]:
     """Each signal that failout.yaml configures, by name."""
-    return {}
+    return {name: open_signal(spec) for name, spec in settings.signals.items()}
 
 
 def signal_names(settings: Settings) -> Sequence[str]:
-    return tuple(signals_of(settings))
+    return tuple(settings.signals)

@@ -20,6 +20,7 @@ from orchestrator.core.drill import DrillPolicy
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.release import Image, Release
+from orchestrator.core.signal import KEYS, SignalSpec, parse_signal
 from orchestrator.core.standing import Objective
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
@@ -40,6 +41,7 @@ class Settings:
     objective: Objective = field(default_factory=Objective)
     database: str | None = None
     drills: DrillPolicy = field(default_factory=DrillPolicy)
+    signals: Mapping[str, SignalSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +140,22 @@ def read_settings(path: Path) -> Settings:
     """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
     doc = _read_yaml(path)
     doc.only(
-        ["service", "topology", "releases", "state", "database", "agent_token_file", "policy", "objective", "drills"]
+        [
+            "service",
+            "topology",
+            "releases",
+            "state",
+            "database",
+            "agent_token_file",
+            "policy",
+            "objective",
+            "drills",
+            "signals",
+        ]
     )
     here = path.resolve().parent
     policy = read_policy(doc.sub("policy")) if "policy" in doc.values else DeployPolicy()
+    signals = _read_signals(doc.sub("signals")) if "signals" in doc.values else {}
     return Settings(
         path=path.resolve(),
         service=doc.text("service"),
@@ -152,7 +166,8 @@ def read_settings(path: Path) -> Settings:
         policy=policy,
         objective=_read_objective(doc.sub("objective")) if "objective" in doc.values else Objective(),
         database=doc.text("database") if "database" in doc.values else None,
-        drills=_read_drills(doc.sub("drills")) if "drills" in doc.values else DrillPolicy(),
+        drills=_read_drills(doc.sub("drills"), signals) if "drills" in doc.values else DrillPolicy(),
+        signals=signals,
     )
 
 
@@ -217,21 +232,39 @@ _DRILL_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-def _read_drills(doc: _Doc) -> DrillPolicy:
+def _read_drills(doc: _Doc, known: Mapping[str, SignalSpec]) -> DrillPolicy:
     signals = ("outcome_signals", "blocking_signals")
     doc.only([*signals, *_DRILL_LIMITS])
-    given: dict[str, Any] = {name: _names(doc, name) for name in signals if name in doc.values}
+    given: dict[str, Any] = {name: _names(doc, name, known) for name in signals if name in doc.values}
     for key, (low, high) in _DRILL_LIMITS.items():
         if key in doc.values:
             given[key] = float(doc.number(key, 0.0, low=low, high=high))
     return DrillPolicy(**given)
 
 
-def _names(doc: _Doc, key: str) -> tuple[str, ...]:
+def _names(doc: _Doc, key: str, known: Mapping[str, SignalSpec]) -> tuple[str, ...]:
     value = doc.values[key]
-    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         doc.fail(key, f"{key!r} in {doc.where} must be a list of names, not {value!r}")
+    for name in value:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"under signals: {', '.join(known) or 'nothing'}"
+            doc.fail(key, f"there is no signal {name!r}; {hint}")
     return tuple(value)
+
+
+def _read_signals(doc: _Doc) -> dict[str, SignalSpec]:
+    found: dict[str, SignalSpec] = {}
+    for name in doc.values:
+        signal = doc.sub(name)
+        kind = _one_of(signal, "kind", list(KEYS))
+        signal.only(["kind", *KEYS[kind]])
+        try:
+            found[name] = parse_signal(name, signal.values)
+        except Rejected as wrong:
+            signal.fail(next((k for k in signal.values if f"'{k}'" in str(wrong)), None), str(wrong))
+    return found
 
 
 def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:
