@@ -102,7 +102,8 @@ def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
     """The median moved, or more requests than chance explains are slower than the survivors' p99.
 
     A p99 of a few dozen requests is their maximum, so two p99s are not compared: the shares beyond the survivors' are,
-    and of theirs the most that so few requests allow (Agresti and Coull's upper limit, two standard errors).
+    and their difference must exceed two standard errors of both samples (Agresti and Caffo 2000: a success and a failure
+    are added to each, so that none of twenty is not taken for never).
     """
     assert zone.p50_ms is not None
     assert survivors.p50_ms is not None
@@ -110,10 +111,10 @@ def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
     if zone.p50_ms > survivors.p50_ms + policy.p50_added_max_ms:
         return True
     slow, theirs = _beyond(zone, survivors.p99_ms), _beyond(survivors, survivors.p99_ms)
-    tried = survivors.requests + 4
-    share = (theirs + 2) / tried
-    upper = share + 2 * sqrt(share * (1 - share) / tried)
-    return slow >= policy.slow_min and slow > zone.requests * (upper + policy.slow_share_max)
+    share, tried = (slow + 1) / (zone.requests + 2), zone.requests + 2
+    usual, usually = (theirs + 1) / (survivors.requests + 2), survivors.requests + 2
+    error = sqrt(share * (1 - share) / tried + usual * (1 - usual) / usually)
+    return slow >= policy.slow_min and share - usual > policy.slow_share_max + 2 * error
 
 
 def _beyond(window: Window, bound_ms: float) -> int:

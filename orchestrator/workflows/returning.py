@@ -137,11 +137,23 @@ class Returning:
 
         doing = f"giving {step.share:.0%}"
         placed = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
-        if isinstance(placed, Event) or job.neighbours:
-            return placed if isinstance(placed, Event) else None
+        if isinstance(placed, Event):
+            return await self._stuck_or_sick(job, placed)
+        if job.neighbours:
+            return None
         weights = {region.id: region.weight for region in job.world.topology.regions}
         weights[job.region.id] = max(1, round(step.share * job.region.weight))
         return await self._capacity.move_weights(job, weights, E.STUCK)
+
+    async def _stuck_or_sick(self, job: Job, event: Event) -> Event:
+        """I2: a zone that does not get its share because its own instances died is sick, and goes back."""
+        if event.kind is not E.STUCK:
+            return event
+        try:
+            sound = await self._sound(job)
+        except Transient:
+            return event
+        return job.event(E.UNHEALTHY, f"{event.evidence}; {sound.why}") if isinstance(sound, NotYet) else event
 
     async def _compare(self, job: Job, seconds: float, passed: E, doing: str) -> Event:
         """Watch the zone beside the survivors; harm ends it early, too little data doubles the time once (I2)."""
@@ -197,4 +209,10 @@ class Returning:
 
     async def bake(self, job: Job) -> Event:
         seconds = job.policy.bake_s * (job.policy.bake_first_factor if job.progress.first else 1.0)
-        return await self._compare(job, seconds, E.BAKED, "baking")
+        watched = await self._compare(job, seconds, E.BAKED, "baking")
+        if watched.kind is not E.BAKED:
+            return watched
+        # Its balancer takes an instance that died out of service, and then no user complains: count them (I2).
+        doing = "having every instance after the bake"
+        whole = await job.until(lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing=doing)
+        return whole if isinstance(whole, Event) else watched
