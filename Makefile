@@ -7,12 +7,15 @@ READY  := $(VENV)/.ready
 INFRA  := .venv-infra
 INFRA_READY := $(INFRA)/.ready
 
-.PHONY: demo test check infra test-infra lock clean
+CASES  := good_deploys sick_versions sick_clouds sick_zones
+
+.PHONY: demo test check soak-cases $(CASES:%=cases-%) infra test-infra lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   deploy v2 over v1 across six zones in the built-in lab (ARGS=--json for one JSON object)"
 	@echo "make test   all checks and tests"
+	@echo "make soak-cases  the hard cases under live traffic, and docs/cases.md (about 40 minutes; 20 with -j2)"
 	@echo "make check  ruff, mypy, import contracts, tidy"
 	@echo "make test-infra  the Pulumi programs, without a cloud (make infra: only their environment)"
 
@@ -47,6 +50,15 @@ test: check
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
 	$(BIN)/pytest tests/e2e $(ARGS)
 	$(MAKE) test-infra
+
+# Every row of docs/cases.md comes from one run of this. `make -j2 soak-cases` runs two labs side by side; RUN goes before
+# each pytest (a queue for a shared machine).
+soak-cases: $(READY)
+	@: > docs/cases.md
+	$(MAKE) --keep-going $(CASES:%=cases-%)
+
+$(CASES:%=cases-%): cases-%:
+	FAILOUT_CASES=$(CURDIR)/docs/cases.md $(RUN) $(BIN)/pytest tests/e2e/test_$*.py -m soak $(ARGS)
 
 test-infra: $(INFRA_READY)
 	$(INFRA)/bin/mypy --package infra

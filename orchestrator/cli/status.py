@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from orchestrator.cli.common import config_option, emit, glance, options, seconds, table
+
+RULE: Final = re.compile(r"\bI\d+\b")
 
 
 @click.command("status")
@@ -47,7 +50,7 @@ def human_run(run: dict[str, Any]) -> str:
     about = "of" if run["kind"] in {"outing", "drill"} else "to"
     lines = [f"{run['kind']} {run['run']} {about} {run['target']}: {run['status']} after {seconds(run['seconds'])}"]
     if run["status"] != "succeeded" and run["reason"]:
-        lines.append(f"  why: {run['reason']}")
+        lines.append(f"  why: {run['reason']}{_held_by(run)}")
     if run["trouble"]:
         lines.append(f"  trouble: {run['trouble']}")
     doing = run["doing"]
@@ -72,6 +75,15 @@ def human_run(run: dict[str, Any]) -> str:
     if run["next_command"]:
         lines.append(f"next: {run['next_command']}")
     return "\n".join(lines)
+
+
+def _held_by(run: dict[str, Any]) -> str:
+    """On the line that says why: the rule that holds a deploy, and what to run next."""
+    if run["kind"] != "deploy" or run["status"] != "held":
+        return ""
+    named = RULE.search(run["reason"])
+    rule = named.group() if named else "I2: only what is known to be well goes on"
+    return f" (rule {rule}; next: failout deployments resume {run['run']})"
 
 
 def _time_left(run: dict[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.lab.traffic.record import Recount
@@ -30,26 +31,28 @@ class Case:
     users: Recount | None = None
     end: str = ""
     evidence: str = ""
-    passed: bool | None = None
+    passed: bool = False
+    why: str = ""
 
     def tell(self, title: str, users: Recount, end: str, evidence: str) -> None:
         self.title, self.users, self.end, self.evidence = title, users, end, evidence
 
 
-@dataclass
-class Table:
-    cases: list[Case] = field(default_factory=list)
-
-    def write(self) -> None:
-        where = os.environ.get(WHERE)
-        if where and self.cases:
-            Path(where).write_text(HEAD + "".join(_row(c) for c in self.cases), "utf-8")
+def write(case: Case) -> None:
+    """Add the case's row, so that a run that is ended in the middle leaves the rows of what it has seen."""
+    where, row = os.environ.get(WHERE), _row(case)
+    if not where or not row:
+        return
+    table = Path(where)
+    with table.open("a", encoding="utf-8") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)  # two labs may run side by side
+        out.write(row if table.stat().st_size else HEAD + row)
 
 
 def _row(case: Case) -> str:
     title = case.title or f"`{case.id}`"
     if not case.passed:
-        return f"| {_cell(title)} | - | **the test failed** | - |\n" if case.passed is False else ""
+        return f"| {_cell(title)} | - | **the test failed** | {_cell(case.why)} |\n"
     if case.users is None:
         return ""
     failed = f"{case.users.failed} of {case.users.sent}"

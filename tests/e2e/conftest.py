@@ -4,21 +4,21 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from e2e.cases import Case, Table
+from e2e.cases import Case, write
 
 # As on anybody's machine: without it every process of a lab compiles a second's worth of modules at its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-TABLE = Table()
 REPORT = pytest.StashKey[bool]()
+WHY = pytest.StashKey[str]()
 
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The row of docs/cases.md that this test writes."""
     row = Case(request.node.name)
-    TABLE.cases.append(row)
     yield row
-    row.passed = request.node.stash.get(REPORT, False)
+    row.passed, row.why = request.node.stash.get(REPORT, False), request.node.stash.get(WHY, "")
+    write(row)
 
 
 @pytest.fixture
@@ -32,8 +32,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if call.when == "call":
         item.stash[REPORT] = report.passed
+        item.stash[WHY] = str(call.excinfo.value).partition("\n")[0][:200] if call.excinfo else ""
     return report
-
-
-def pytest_sessionfinish() -> None:
-    TABLE.write()

@@ -35,7 +35,9 @@ from orchestrator.lab.demo import DemoPlan, Traffic
 from orchestrator.lab.traffic import record
 from orchestrator.workflows.steering import Steering
 
-QUICK: dict[str, Any] = {"ramp_step_s": 1.0, "bake_s": 1.0, "ramp_shares": [0.5, 1.0], "gate": {"samples_min": 15}}
+# A tenth of the requests are long ones: ten slow ones among a few dozen are no accident, five can be.
+GATE = {"samples_min": 15, "slow_min": 10}
+QUICK: dict[str, Any] = {"ramp_step_s": 1.0, "bake_s": 1.0, "ramp_shares": [0.5, 1.0], "gate": GATE}
 TWO_CLOUDS = (RegionBlueprint("aws", "us-east-1", 2), RegionBlueprint("azure", "eastus", 2))
 RATE = 150.0
 LOGGED_S = 2.5  # a request's answer is in the raw log so long after it was due
@@ -285,6 +287,30 @@ def stage(folder: Path, plan: Blueprint, rate: float = RATE, clients: int = 60) 
         assert daemon.stdout is not None
         daemon.stdout.close()
     assert alive(processes) == set()
+
+
+class Labs:
+    """One lab for many cases, and a new one whenever a case left it unwell. `sound` says whether the next may have it."""
+
+    def __init__(self, folder: Path, plan: Blueprint, sound: Callable[[Stage], bool]) -> None:
+        self._folder, self._plan, self._sound = folder, plan, sound
+        self._stack = contextlib.ExitStack()
+        self._now: Stage | None = None
+        self._count = 0
+
+    def get(self) -> Stage:
+        if self._now is not None:
+            run = self._now.newest_run()
+            if (run is None or run.finished) and self._sound(self._now):
+                return self._now
+            self.close()
+        self._count += 1
+        self._now = self._stack.enter_context(stage(self._folder / str(self._count), self._plan))
+        return self._now
+
+    def close(self) -> None:
+        self._now = None
+        self._stack.close()
 
 
 def _await_users(traffic: Traffic) -> None:

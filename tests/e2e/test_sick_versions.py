@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from e2e.cases import Case
-from e2e.stage import Ended, Failout, Stage, blueprint, stage
+from e2e.stage import Ended, Failout, Labs, Stage, blueprint, stage
 
 from orchestrator.core.topology import ZoneState as Z
 
@@ -30,15 +30,20 @@ SICK = [
 ]
 
 
+def at_v1(made: Stage) -> bool:
+    return ALL_V1 == {zone: dict(versions) for zone, versions in made.versions().items()}
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(tmp_path_factory.mktemp("sick"), blueprint(policy=POLICY)) as made:
-        yield made
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    kept = Labs(tmp_path_factory.mktemp("sick"), blueprint(policy=POLICY), at_v1)
+    yield kept
+    kept.close()
 
 
 @pytest.fixture
-def made(lab: Stage) -> Stage:
-    assert ALL_V1 == {zone: dict(v) for zone, v in lab.versions().items()}, "the case before left the lab unwell"
+def made(labs: Labs) -> Stage:
+    lab = labs.get()
     lab.write_policy(on_failure="rollback-zone")
     return lab
 
