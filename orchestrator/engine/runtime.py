@@ -48,6 +48,7 @@ RETRY_S: Final = (1.0, 60.0)  # A run whose carrier gave up is tried again, ever
 EMBEDDED: Final = "embedded"  # One executor id for ever: whoever holds the lock file recovers all that is pending.
 # Never a hash of the source, as is DBOS's default: an edit would strand every unfinished run.
 APPLICATION_VERSION: Final = "failout-1"
+SETTLE_S: Final = 2.0  # How long a stop waits for DBOS to record what has ended: its database may be away.
 _ALIVE: Final = ["PENDING", "ENQUEUED", "DELAYED"]
 
 
@@ -90,7 +91,8 @@ class Engine:
         self._shared = shared
         self._retries = retries
         self._started: set[str] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # DBOS's own, each around one of ours:
+        self._carriers: set[asyncio.Task[str]] = set()
         self._failures: dict[str, Exception] = {}
         self.counts: Counter[str] = Counter()  # What happened since this process began: takeovers, carriers given up.
         self.looked_at = time.monotonic()  # When the watch last saw the rows.
@@ -201,8 +203,11 @@ class Engine:
             if task:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            carrier = asyncio.create_task(self._carry(run_id))
+            self._carriers.add(carrier)
+            carrier.add_done_callback(self._carriers.discard)
             try:
-                return await self._carry(run_id)
+                return await carrier
             except Exception as error:
                 self._failures[run_id] = error
                 self.counts["carriers_gave_up"] += 1
@@ -226,7 +231,14 @@ class Engine:
             await DBOS.delete_workflows_async(ended)
 
     async def stop(self) -> None:
-        """Stop carrying, as a crash would but quicker: rows are whole at every moment."""
+        """Stop carrying, as a crash would but quicker: rows are whole at every moment.
+
+        A run that has just ended is left the time that DBOS needs to write so down.
+        """
+        for carrier in self._carriers:
+            carrier.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SETTLE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -347,6 +359,8 @@ def _logging(log: Log) -> Iterator[None]:
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("Asyncio task cancelled"):
+                return  # By `Engine.stop`: its caller says that it stops, and the rows say where.
             log("dbos", level=record.levelname.lower(), message=record.getMessage())
 
     handler, logger = Forward(), logging.getLogger("dbos")

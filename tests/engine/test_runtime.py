@@ -107,11 +107,17 @@ def test_a_second_process_on_one_state_is_told_who_holds_it(tmp_path: Path) -> N
 def test_a_closed_engine_leaves_the_run_to_the_next_one(tmp_path: Path) -> None:
     async def main() -> None:
         first, second = Hands(), Hands()
-        async with open_engine(Place.of(tmp_path), lambda _: {"toy": Carried(ToyMachine(), first)}) as engine:
+        said: list[str] = []
+
+        def log(event: str, /, **_: Any) -> None:
+            said.append(event)
+
+        async with open_engine(Place.of(tmp_path), lambda _: {"toy": Carried(ToyMachine(), first)}, log=log) as engine:
             await start(engine)
             await first.reached.wait()
             await engine.start_run("r1")  # Carried already: nothing happens.
         assert await asyncio.to_thread(lambda: True), "the loop's threads work after DBOS is gone"
+        assert "dbos" not in said, "a stop that was asked for is nothing to warn of"
         second.go.set()
         async with open_engine(Place.of(tmp_path), lambda _: {"toy": Carried(ToyMachine(), second)}) as engine:
             assert "succeeded" == (await engine.await_run("r1")).status
@@ -198,9 +204,9 @@ def test_ended_workflows_are_not_kept(tmp_path: Path) -> None:
                 await start(engine, f"r{number}")
                 await engine.await_run(f"r{number}")
         with sqlite3.connect(tmp_path / "dbos.db") as database:
-            kept = database.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
+            kept = database.execute("SELECT workflow_uuid, status FROM workflow_status").fetchall()
         database.close()
-        assert [("r1/1",)] == kept
+        assert [("r1/1", "SUCCESS")] == kept, "a stop waits until what has ended is written down"
 
     asyncio.run(main())
 
