@@ -206,6 +206,7 @@ _EFFECT_OF: Final[Mapping[Stage, str]] = {
     _G.JOINING: "join",
     _G.SETTLING: "settle",
 }
+_NOT_YET_LEFT: Final = {_G.WAITING: _E.REFUSED, _G.PREPARING: _E.UNPREPARED}
 FINISHED: Final = frozenset({_G.RESTORED, _G.REFUSED, _G.WITHDRAWN})
 HELD: Final = frozenset({_G.HELD_LEAVING, _G.HELD_OUT, _G.HELD_SERVING, _G.HELD_SETTLING})
 
@@ -285,6 +286,10 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
     # The kill switch stops what no person asked for: drills, and returns that only a clock asks for (I14).
     if state.paused or state.stage in HELD or (facts.killed and state.ask.asker is not Asker.PERSON):
         return None
+    if state.ask.mode is Mode.DRAIN and state.stage in _NOT_YET_LEFT and facts.now >= state.ask.expires_at:
+        # It waited for another zone, or for capacity, longer than it was to be out.
+        late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"
+        return Event(_NOT_YET_LEFT[state.stage], state.zone, late)
     if state.stage is Stage.WAITING:
         return _first(state, facts)
     if state.stage is Stage.OUT:
@@ -369,10 +374,10 @@ def apply(state: OutingState, event: Event, now: datetime) -> OutingState:
             return replace(state, alarms=state.alarms + 1, reason=event.evidence)
         case _:
             paused = state.paused and event.order is None
-            return _after(replace(state, paused=paused), _meaning(state, kind), event, now)
+            return _after(replace(state, paused=paused), meaning(state, kind), event, now)
 
 
-def _meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
+def meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
     """Translate what was measured into what it means here."""
     if kind is _E.REFUSED and state.ask.mode is Mode.EVACUATE:
         return _E.CONTESTED  # The lease is another's; an evacuation waits for it, and looks whether it has to (I1).

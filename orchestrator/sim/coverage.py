@@ -1,4 +1,4 @@
-"""Which transitions of the shipped machine the histories have taken, of all that its tables know."""
+"""Which transitions of the shipped machines the histories have taken, of all that their tables know."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from orchestrator.core.deploy import (
 )
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.machine import Event, Json
+from orchestrator.core.outing import TRANSITIONS, OutingEvent, OutingState
+from orchestrator.core.outing import meaning as meaning_for_outing
+from orchestrator.core.outing_row import OutingMachine
 
 # What an order to the run is for each zone that it moves; any other move of a zone in its wake is a rollback's.
 _OF_ORDER: Mapping[str, E] = {R.RESUME: E.RESUME, R.RETARGET: E.RETARGET}
@@ -35,6 +38,25 @@ class WatchedMachine(DeployMachine):
         after = apply(state, event, now)
         self.taken.update(_transitions(state, event, after))
         return after
+
+
+@dataclass(slots=True)
+class WatchedOutings(OutingMachine):
+    """The same for outings; what moves no stage (a pause, a warning) is no transition."""
+
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def apply(self, state: OutingState, event: Event, now: datetime) -> OutingState:
+        after = OutingMachine.apply(self, state, event, now)
+        if event.kind != ORDER_REFUSED:
+            kind = meaning_for_outing(state, OutingEvent(event.kind))
+            if TRANSITIONS[state.stage].get(kind) is after.stage:
+                self.taken[_of_outing(state.stage), kind] += 1
+        return after
+
+
+def _of_outing(stage: str) -> str:
+    return f"outing {stage}"
 
 
 def _transitions(before: DeployState, event: Event, after: DeployState) -> Iterator[tuple[str, str]]:
@@ -60,10 +82,11 @@ def _others(before: DeployState, after: DeployState, zone: str) -> Iterator[tupl
 
 
 def every_transition() -> frozenset[tuple[str, str]]:
-    """(state, event) of both tables."""
+    """(state, event) of the deploy's two tables and of the outing's."""
     zones = ((str(state), str(event)) for state, events in ZONE_TRANSITIONS.items() for event in events)
     runs = ((str(status), str(event)) for status, events in RUN_TRANSITIONS.items() for event in events)
-    return frozenset(zones) | frozenset(runs)
+    outings = ((_of_outing(stage), str(event)) for stage, events in TRANSITIONS.items() for event in events)
+    return frozenset(zones) | frozenset(runs) | frozenset(outings)
 
 
 def coverage(taken: Iterable[tuple[str, str]]) -> dict[str, Json]:

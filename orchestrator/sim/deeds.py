@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.engine.ports import Lease
@@ -32,7 +32,7 @@ QUIET_S = 30.0  # on top of the longest effect
 class Deed:
     """A process is about to change something through a port. `intended`: its run's row names an effect.
 
-    `carrier` is whom the row names; `stalled_until_s` when the process last woke up from a SIGSTOP.
+    `carrier` is whom the row of `run` names; `stalled_until_s` when the process last woke up from a SIGSTOP.
     """
 
     process: str
@@ -41,6 +41,30 @@ class Deed:
     intended: bool
     carrier: str | None
     stalled_until_s: float
+    run: str
+
+
+class People(Protocol):
+    """What people have taken upon themselves."""
+
+    def waives(self, rule: str, zone: str) -> bool:
+        """Say whether a person has overridden the rule for this zone, or evacuates it, which asks no rule."""
+
+    def expires_s(self, zone: str) -> float | None:
+        """Say when a zone that is out on purpose should be back; None when nobody has it out on purpose."""
+
+    def by_person(self, run: str) -> bool: ...
+
+
+class Nobody:
+    def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
+        return False
+
+    def expires_s(self, zone: str) -> float | None:  # noqa: ARG002
+        return None
+
+    def by_person(self, run: str) -> bool:  # noqa: ARG002
+        return False
 
 
 @dataclass(slots=True, eq=False)
@@ -63,8 +87,8 @@ class JudgedAfterwards(DeedChecker):
     """I4: a zone leaves only when what stays can carry its region's load, not what is there while it is still in.
 
     Projects, at the moment of leaving, the region's users onto the other zones' healthy instances. Does not verify:
-    overrides (a deploy knows none here), the other regions, a sick version that must leave at once, or what happened
-    in the 12 s after a fault or a rise of load.
+    the other regions, a sick version that must leave at once, what a person evacuates or overrides by name, or what
+    happened in the 12 s after that, a fault or a rise of load.
     """
 
     rule: ClassVar[str] = "I4"
@@ -93,11 +117,13 @@ def _healthy(zone: ZoneTruth) -> int:
 class NothingStaysOutSilently(DeedChecker):
     """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
 
-    A person's own order or hand counts as told. Does not verify: that anybody reads it, or what a notice says.
+    A person's own order or hand counts as told. What is out on purpose is back, or told of anew, when it expires.
+    Does not verify: that anybody reads it, what a notice says, or that a carrier's clock tells the time.
     """
 
     rule: ClassVar[str] = "I8"
     longest_s: float = 180.0
+    people: People = field(default_factory=Nobody)
     _acted_s: float = 0.0
     _told_s: float = float("-inf")
     _since: dict[str, float] = field(default_factory=dict)
@@ -124,11 +150,16 @@ class NothingStaysOutSilently(DeedChecker):
 
     def passes(self, world: World) -> None:
         for zone_id, since_s in self._since.items():
-            if world.now_s - max(since_s, self._acted_s) < self.longest_s + QUIET_S:
-                continue
-            self.exercised += 1
-            if self._told_s < since_s:
-                self.report(world, zone_id, f"out since {since_s:.0f} s, and nobody has been told")
+            expires_s = self.people.expires_s(zone_id)
+            if expires_s is not None:
+                from_s = expires_s
+                over = world.now_s > max(since_s, expires_s) + QUIET_S
+            else:
+                from_s = since_s
+                over = world.now_s - max(since_s, self._acted_s) >= self.longest_s + QUIET_S
+            self.exercised += over
+            if over and self._told_s < from_s:
+                self.report(world, zone_id, f"out since {since_s:.0f} s, and nobody has been told since {from_s:.0f} s")
 
 
 @dataclass(slots=True, eq=False)
@@ -143,9 +174,12 @@ class IntentFirst(DeedChecker):
 
     def wrote(self, world: World, deed: Deed) -> None:
         self.exercised += 1
+        overtaken = deed.carrier != deed.process
+        if overtaken and deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S:
+            return
         if not deed.intended:
             self.report(world, deed.about, f"{deed.call} of {deed.about} though no effect is intended")
-        if deed.carrier != deed.process and deed.stalled_until_s < world.now_s - STOPS_WITHIN_S:
+        if overtaken:
             self.report(world, deed.about, f"{deed.call} by {deed.process}, while {deed.carrier} carries the run")
 
 
@@ -186,12 +220,13 @@ class NewestFirst(DeedChecker):
 class StopsWhenTold(DeedChecker):
     """I14: while the kill switch is on nothing is changed; while a freeze is on no further zone leaves.
 
-    What was under way may end (15 s). A zone that left before the freeze is brought back, and a rollback or an abort
-    that a person ordered goes on. Does not verify: drills or automatic failovers, which a deploy is not.
+    What was under way may end (15 s). A zone that left before the freeze is brought back, and a rollback, an abort or
+    an outing that a person ordered goes on. Does not verify: automatic failovers.
     """
 
     rule: ClassVar[str] = "I14"
-    lease: Callable[[], Lease | None] = lambda: None
+    leases: Callable[[], Sequence[Lease]] = tuple
+    people: People = field(default_factory=Nobody)
     _since: dict[str, float] = field(default_factory=dict)
     _started: dict[str, int] = field(default_factory=dict)
     _going_back: bool = False
@@ -212,12 +247,13 @@ class StopsWhenTold(DeedChecker):
     def wrote(self, world: World, deed: Deed) -> None:
         since_s = self._since.get("kill", float("inf"))
         asleep = deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S
-        if world.now_s > since_s + STOPS_WITHIN_S and not asleep:
+        if world.now_s > since_s + STOPS_WITHIN_S and not asleep and not self.people.by_person(deed.run):
             self.report(world, deed.about, f"{deed.call} though everything automatic was stopped at {since_s:.0f} s")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        lease, zone_id = self.lease(), zone.zone.id
-        if lease is None or lease.zone != zone_id:
+        zone_id = zone.zone.id
+        lease = next((lease for lease in self.leases() if lease.zone == zone_id), None)
+        if lease is None or self.people.by_person(lease.run):
             return
         going_on = self._started.get(zone_id) == lease.fence
         self._started[zone_id] = lease.fence
@@ -226,17 +262,19 @@ class StopsWhenTold(DeedChecker):
             self.report(world, zone_id, f"left though nothing may start since {since_s:.0f} s")
 
 
-def all_checkers(policy: DeployPolicy, lease: Callable[[], Lease | None], *, calm: bool) -> list[Checker]:
+def all_checkers(
+    policy: DeployPolicy, leases: Callable[[], Sequence[Lease]], people: People, *, calm: bool
+) -> list[Checker]:
     return [
-        OneZoneOut(),
+        OneZoneOut(waived=lambda zone: people.waives("I1", zone)),
         OnlyHealthyAdvances(),
         CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=2 * policy.poll_s),
         JudgedAfterwards(max_utilisation=policy.max_utilisation),
-        NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s)),
+        NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s), people=people),
         ReturnsInSteps(policy=policy),
         IntentFirst(),
         NewestFirst(),
         NoReplacementUnderTraffic(),
-        StopsWhenTold(lease=lease),
+        StopsWhenTold(leases=leases, people=people),
         NobodyNotices(calm=calm),
     ]

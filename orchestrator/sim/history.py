@@ -7,17 +7,19 @@ same trace.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, cast
 
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
 from orchestrator.core.errors import Rejected, Transient
 from orchestrator.core.guards import order_of_zones
+from orchestrator.core.machine import Machine
 from orchestrator.core.release import Image, Release
 from orchestrator.core.traffic import STEADY, DesiredTraffic
-from orchestrator.engine.carry import carry
+from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.ports import Notice
@@ -26,11 +28,14 @@ from orchestrator.sim.checkers import Checker, Violation, watch
 from orchestrator.sim.coverage import WatchedMachine
 from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
 from orchestrator.sim.faults import Fault, Faults, Wire
+from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
 from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
+from orchestrator.sim.scheduler import at_once as _now
 from orchestrator.sim.truth import WELL, Happening, Life
 from orchestrator.sim.world import World, build
 from orchestrator.workflows.deploy import DeployPerformer
+from orchestrator.workflows.outing import OutingPerformer
 from orchestrator.workflows.world import World as Ports
 
 RUN = "run-1"
@@ -121,6 +126,8 @@ class History:
     faults: Faults = field(init=False)
     checkers: list[Checker] = field(init=False)
     deeds: list[DeedChecker] = field(init=False)
+    outings: Outings = field(init=False)
+    runs: dict[str, str] = field(default_factory=dict)  # process -> the run that it carries
 
     def __post_init__(self) -> None:
         scene = self.scenario
@@ -134,9 +141,10 @@ class History:
             physics=scene.physics,
         )
         self.faults = Faults(Random(f"{self.seed} faults"), scene.rates, scene.plan)
-        self.checkers = all_checkers(scene.policy, self._lease, calm=scene.calm)
+        self.outings = Outings(self.world, self.store, scene.policy, self._carry_outing)
+        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
-        watch(self.world, self.checkers)
+        watch(self.world, [PersonsDoing(outings=self.outings), *self.checkers] if scene.zone_orders else self.checkers)
 
     # The orchestrator's side
 
@@ -152,7 +160,18 @@ class History:
         )
 
     def start_carrier(self) -> Process:
-        process = Process(f"carrier-{len(self.carriers) + 1}", wall_skew_s=self.wall_skew_s)
+        process = self._carry(RUN, f"carrier-{len(self.carriers) + 1}", self.machine, DeployPerformer)
+        self.carriers.append(process)
+        return process
+
+    def _carry_outing(self, run: str, number: int) -> Process:
+        return self._carry(run, f"{run} carrier-{number}", self.outings.machine, OutingPerformer)
+
+    def _carry(
+        self, run: str, name: str, machine: Machine[Any], performer: Callable[[Ports], Performer[Any]]
+    ) -> Process:
+        process = Process(name, wall_skew_s=self.wall_skew_s)
+        self.runs[name] = run
         wire = Wire(process, self.scheduler, self.faults, on_call=self._called, on_write=self._wrote)
         store = cast("Store", _SimStore(self.store, wire))
         clock, topology = SimClock(self.scheduler, process), self.scenario.topology
@@ -168,10 +187,9 @@ class History:
             _Book(store, topology.service),
             _Releases(regions),
         )
-        body = carry(RUN, self.machine, DeployPerformer(ports), store, clock, process.name, self._log)
+        body = carry(run, machine, performer(ports), store, clock, process.name, self._log)
         self.world.note("carrier starts", process.name)
-        self.carriers.append(self.scheduler.spawn(process, body))
-        return process
+        return self.scheduler.spawn(process, body)
 
     def _called(self, name: str, about: str, fault: Fault | None) -> None:
         if fault is not None:
@@ -180,8 +198,9 @@ class History:
     def _wrote(self, process: Process, name: str, about: str) -> None:
         if name == "notify":
             return
-        run = self.run()
-        deed = Deed(process.name, name, about, run.effect is not None, run.carrier, process.stalled_until_s)
+        run = self.outings.run(self.runs[process.name])
+        woke_s = process.stalled_until_s
+        deed = Deed(process.name, name, about, run.effect is not None, run.carrier, woke_s, run.id)
         for checker in self.deeds:
             checker.wrote(self.world, deed)
 
@@ -190,8 +209,8 @@ class History:
         for checker in self.deeds:
             checker.told(self.world)
 
-    def _lease(self) -> Lease | None:
-        return cast("Lease | None", next(iter(_now(self.store.leases(self.scenario.topology.service))), None))
+    def _leases(self) -> Sequence[Lease]:
+        return _now(self.store.leases(self.scenario.topology.service))
 
     def _log(self, event: str, /, **fields: object) -> None:
         self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
@@ -204,8 +223,9 @@ class History:
         if last.done and last.failure is not None:
             self._blame(last)
         hangs = last.stalled_until_s > self.scheduler.now_s + 3.0
-        if (not last.alive or (last.done and not self.run().finished) or hangs) and not self.finished():
+        if (not last.running or hangs) and not self.run().finished:
             self.start_carrier()
+        self.outings.supervise(self._blame)
         self.scheduler.after(self.scenario.restart_s if not last.alive else SUPERVISE_S, self.supervise)
 
     def _blame(self, process: Process) -> None:
@@ -216,13 +236,21 @@ class History:
         process.failure = None
 
     def run(self) -> Run:
-        return cast("Run", _now(self.store.load(RUN)))
+        return _now(self.store.load(RUN))
 
     def state(self) -> DeployState:
         return self.machine.parse(self.run().state)
 
     def finished(self) -> bool:
-        return self.run().finished
+        """The deploy has ended, and every outing that has been asked for by now."""
+        to_come = self.scenario.zone_orders and self.scheduler.now_s <= self.scenario.zone_orders[-1].at_s
+        return self.run().finished and not to_come and not self.outings.unfinished()
+
+    def waiting(self) -> bool:
+        """Nothing goes on before a person says so."""
+        run = self.run()
+        waits = run.finished or run.status in {RunStatus.HELD, RunStatus.PAUSED}
+        return waits and all(outing.status in WAITS for outing in self.outings.unfinished())
 
     # Trouble, healing, convergence
 
@@ -235,6 +263,8 @@ class History:
             self.scheduler.at(strike.at_s, lambda strike=strike: self._strike(strike))  # type: ignore[misc]
         for command in self.scenario.commands:
             self.scheduler.at(command.at_s, lambda command=command: self.order(command))  # type: ignore[misc]
+        for order in self.scenario.zone_orders:
+            self.scheduler.at(order.at_s, partial(self._order_zone, order))
         for switching in self.scenario.switches:
             self.scheduler.at(switching.at_s, lambda switching=switching: self.switch(switching))  # type: ignore[misc]
         for cut in self.scenario.cuts:
@@ -298,8 +328,15 @@ class History:
         for checker in self.deeds:
             checker.switched(self.world, name, on=on)
 
+    def _order_zone(self, order: ZoneOrder) -> None:
+        if self.faults.healed:
+            return
+        for checker in self.deeds:
+            checker.told(self.world)
+        self.outings.order(order)
+
     def order(self, command: Command) -> None:
-        if self.finished():
+        if self.run().finished:
             return
         self.world.note("order", command.kind, target=command.target)
         for checker in self.deeds:
@@ -336,6 +373,7 @@ class History:
         for order in LAST_ORDERS if self.scenario.target == WELL else LAST_ORDERS_SICK:
             if self.finished():
                 break
+            self.outings.bring_back()
             self.order(Command(0.0, order))
             self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
@@ -346,7 +384,7 @@ class History:
         healed = self.faults.healed
         while self.scheduler.now_s < until_s and not self.finished():
             self.scheduler.run(min(until_s, self.scheduler.now_s + 5.0))
-            if healed and self.run().status in {RunStatus.HELD, RunStatus.PAUSED}:
+            if healed and self.waiting():
                 return
 
     def _judge(self) -> Result:
@@ -368,19 +406,21 @@ class History:
                 for record in _now(self.store.events(RUN))
             ),
             tuple(self.world.trace),
-            self.machine.taken,
+            self.machine.taken + self.outings.machine.taken,
             self.faults.placed,
         )
 
     def _unconverged(self) -> list[Violation]:
         """Everything that is not as it should be once all is healed and the run has ended (I8, I11)."""
-        state, wrong = self.state(), []
+        state = self.state()
+        outings = [(run, self.outings.state(run)) for run in self.outings.unfinished()]
+        wrong = [self._late(o.zone, f"{run.id} never ended: {o.stage}, {o.reason}") for run, o in outings]
         if state.status not in FINISHED:
             active = state.active_zone()
             if state.status is RunStatus.HELD and self.scenario.target != WELL and active is not None:
-                return []  # A sick version on hold is a named hold: a person must choose.
+                return wrong  # A sick version on hold is a named hold: a person must choose.
             told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
-            return [self._late("", f"never ended: {state.status}; {told}")]
+            return [*wrong, self._late("", f"never ended: {state.status}; {told}")]
         if _now(self.store.leases(self.scenario.topology.service)):
             wrong.append(self._late("", "a lease is left"))
         baseline = {region.id: region.weight for region in self.scenario.topology.regions}
@@ -405,12 +445,3 @@ class History:
 
     def _late(self, zone: str, what: str) -> Violation:
         return Violation(self.scheduler.now_s, "converges", zone, what)
-
-
-def _now(call: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever the store returns
-    """Run a call to the memory store, which never suspends."""
-    try:
-        call.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("the memory store suspended")

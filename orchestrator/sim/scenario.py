@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from orchestrator.core.deploy import DeployPolicy, OnFailure
+from orchestrator.core.deploy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 from orchestrator.engine.ports import SwitchName
+from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.sim.faults import Fault
+from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.truth import WELL, Behaviour, Blow, Physics
 
 BRISK = DeployPolicy(
@@ -81,6 +83,7 @@ class Scenario:
     commands: tuple[Command, ...] = ()
     loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
     switches: tuple[Switching, ...] = ()
+    zone_orders: tuple[ZoneOrder, ...] = ()  # in order of time
     cuts: tuple[Cut, ...] = ()
     jumps: tuple[tuple[float, float], ...] = ()  # (at_s, seconds by which the wall clock is wrong from then on)
     deaths: tuple[tuple[float, Fault], ...] = ()  # (at_s, KILL_BEFORE or STALL), whatever the carrier is doing
@@ -93,7 +96,8 @@ class Scenario:
     @property
     def calm(self) -> bool:
         """Nothing but the calls and the orchestrator itself goes wrong: then no user may notice anything."""
-        return not self.strikes and not self.loads and self.target == WELL
+        forced = any(order.kind == "evacuate" or order.overrides for order in self.zone_orders)
+        return not (self.strikes or self.loads or forced) and self.target == WELL
 
 
 def make_topology(regions: Mapping[str, int], *, instances: int = 3, rps_per_instance: float = 40.0) -> Topology:
@@ -138,6 +142,7 @@ _CALL_FAULTS = (
 )
 _SWITCHES: tuple[SwitchName, ...] = ("freeze", "kill")
 _ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
+_ZONE_ORDERS = ("restore", "evacuate", "extend", "pause", "resume")
 _KILLS = (Fault.KILL_BEFORE, Fault.KILL_INSIDE, Fault.KILL_AFTER, Fault.STALL)
 _SICK = (
     Behaviour(boots=False),
@@ -169,7 +174,10 @@ def swarm(seed: int) -> Scenario:
         policy = replace(BRISK, on_failure=random.choice(list(OnFailure)))
         scenario = replace(scenario, target=random.choice(_SICK), policy=policy)
     scenario = _draw_blows(random, scenario, zones)
-    return _draw_people(random, scenario)
+    scenario = _draw_people(random, scenario)
+    if random.random() < 0.3:
+        scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
+    return scenario
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
@@ -207,6 +215,22 @@ def _draw_people(random: Random, scenario: Scenario) -> Scenario:
         back_s = at_s + random.uniform(5, 90)
         scenario = replace(scenario, switches=(Switching(at_s, name, on=True), Switching(back_s, name, on=False)))
     return scenario
+
+
+def _draw_outings(random: Random, zones: list[str]) -> tuple[ZoneOrder, ...]:
+    """One or two zones are taken out on purpose, and what people say to that afterwards, in any order."""
+    orders = []
+    for zone in random.sample(zones, random.randint(1, 2)):
+        at_s = random.choice((random.uniform(0, 3), random.uniform(0, 150), random.uniform(150, 300)))
+        kind = random.choice(("drain", "drain", "evacuate"))
+        overrides = tuple(random.sample(OVERRIDABLE, 1)) if random.random() < 0.2 else ()
+        drill = kind == "drain" and random.random() < 0.3
+        on_expiry = random.choice(list(OnExpiry))
+        orders.append(ZoneOrder(at_s, kind, zone, random.uniform(20, 120), on_expiry, overrides, drill))
+        for _ in range(random.randint(0, 3)):
+            at_s += random.uniform(0, 40)
+            orders.append(ZoneOrder(at_s, random.choice(_ZONE_ORDERS), zone, random.uniform(20, 120)))
+    return tuple(sorted(orders, key=lambda order: order.at_s))
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from types import coroutine
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from orchestrator.core.errors import Bug
 
+T = TypeVar("T")
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -157,3 +158,12 @@ class Scheduler:
             process.done, process.failure, process._coroutine = True, failure, None  # noqa: SLF001
         else:
             self.at(self.now_s + seconds, lambda: self._resume(process))
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """Run a call to the memory store, which never suspends."""
+    try:
+        call.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    raise AssertionError("the memory store suspended")

@@ -120,7 +120,7 @@ def test_every_transition_of_the_table_is_taken_and_no_other() -> None:
 
 
 def _means(state: OutingState, raised: OutingEvent, meant: OutingEvent) -> bool:
-    return outing._meaning(state, raised) is meant
+    return outing.meaning(state, raised) is meant
 
 
 def test_an_illegal_event_raises_and_changes_nothing() -> None:

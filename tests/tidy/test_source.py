@@ -94,7 +94,14 @@ BANS = (
         "pass a fake that passes the port's contract suite",
         "monkeypatch.setattr(a, 'b', c)",
         # These break the shipped code on purpose, to see that the suite notices, or the stand-in's own reply.
-        frozenset({"tests/core/test_deploy_explored.py", "tests/lab/test_arm_faults.py", "tests/simulation/test_simulated_deploys.py"}),
+        frozenset(
+            {
+                "tests/core/test_deploy_explored.py",
+                "tests/lab/test_arm_faults.py",
+                "tests/simulation/mutations.py",
+                "tests/simulation/test_outages_of_others.py",
+            }
+        ),
     ),
     Ban(
         r"time\.sleep",

@@ -1,0 +1,149 @@
+"""People and drills that take one zone out and bring it back, beside the deploy of a simulated history.
+
+What they say goes through `operations.outings`, and the outing machine carries it out, both as shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import cast
+
+from orchestrator.core.deploy import DeployPolicy, OnExpiry
+from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState
+from orchestrator.engine.memory import MemoryStore
+from orchestrator.engine.ports import Run
+from orchestrator.operations.outings import Person, order_outing, start_outing
+from orchestrator.sim.checkers import Edges
+from orchestrator.sim.coverage import WatchedOutings
+from orchestrator.sim.scheduler import EPOCH, Process, at_once
+from orchestrator.sim.truth import ZoneTruth
+from orchestrator.sim.world import World
+
+# An evacuation asks none of these (I10): whoever carries more for that reason has a person to thank.
+NOT_ASKED = frozenset({"I2", "I3", "I4"})
+WAITS = frozenset({"held", "paused", "out"})
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneOrder:
+    """A person drains, evacuates, restores or extends a zone, or pauses its outing. `drill`: it is a drill that asks."""
+
+    at_s: float
+    kind: str
+    zone: str
+    lasts_s: float = 60.0
+    on_expiry: OnExpiry = OnExpiry.HOLD
+    overrides: tuple[str, ...] = ()
+    drill: bool = False  # it comes back by itself after half of that
+
+
+@dataclass(slots=True)
+class Outings:
+    """All outings of a history. `carry` starts a process for a run; `heard` tells the checkers that a person acted."""
+
+    world: World
+    store: MemoryStore
+    policy: DeployPolicy
+    carry: Callable[[str, int], Process]
+    machine: WatchedOutings = field(default_factory=WatchedOutings)
+    carriers: dict[str, list[Process]] = field(default_factory=dict)
+
+    def order(self, order: ZoneOrder) -> None:
+        """Say it as the command line does; what is refused is noted, and changes nothing."""
+        self.world.note(
+            "order", f"{order.kind} {order.zone}", **({"overrides": order.overrides} if order.overrides else {})
+        )
+        try:
+            self._take_out(order) if order.kind in {"drain", "evacuate"} else self._tell(order)
+        except (Refused, Rejected, NotFound) as refused:
+            self.world.note("order refused", str(refused))
+
+    def _take_out(self, order: ZoneOrder) -> None:
+        now = EPOCH + timedelta(seconds=self.world.now_s)
+        asker = Asker.DRILL if order.drill else Asker.PERSON
+        due = now + timedelta(seconds=order.lasts_s / 2) if order.drill else None
+        until, on_expiry = now + timedelta(seconds=order.lasts_s), OnExpiry.RESTORE if order.drill else order.on_expiry
+        ask = Ask(order.zone, Mode(order.kind), asker, "person", "sim", until, on_expiry, due, order.overrides)
+        run = f"outing-{len(self.carriers) + 1}"
+        made = at_once(start_outing(self.store, self.world.topology, self.policy, ask, run, now))
+        if made.id not in self.carriers:
+            self.carriers[made.id] = [self.carry(made.id, 1)]
+
+    def _tell(self, order: ZoneOrder) -> None:
+        now = EPOCH + timedelta(seconds=self.world.now_s)
+        until = (now + timedelta(seconds=order.lasts_s)).isoformat()
+        args = {"expires_at": until} if order.kind == "extend" else None
+        who = Person("person", "sim", now)
+        at_once(order_outing(self.store, self.world.topology, order.zone, order.kind, who, args))
+
+    def supervise(self, failed: Callable[[Process], None]) -> None:
+        """Start the carrier of each unfinished outing anew when it has died, and a second one when it hangs."""
+        for run in self.unfinished():
+            last = self.carriers[run.id][-1]
+            if last.done and last.failure is not None:
+                failed(last)
+            if not last.running or last.stalled_until_s > self.world.now_s + 3.0:
+                self.carriers[run.id].append(self.carry(run.id, len(self.carriers[run.id]) + 1))
+
+    def bring_back(self) -> None:
+        """What people do once all is healed: every zone that is out on purpose comes back."""
+        for run in self.unfinished():
+            self.order(ZoneOrder(0.0, "restore", self.state(run).zone))
+
+    def unfinished(self) -> list[Run]:
+        rows = (self.run(name) for name in self.carriers)
+        return [row for row in rows if not row.finished]
+
+    def run(self, name: str) -> Run:
+        return at_once(self.store.load(name))
+
+    def state(self, run: Run) -> OutingState:
+        return self.machine.parse(run.state)
+
+    # What checkers ask
+
+    def of(self, zone: str) -> Iterator[OutingState]:
+        if self.carriers:
+            yield from (state for run in self.unfinished() if (state := self.state(run)).zone == zone)
+
+    def waives(self, rule: str, zone: str) -> bool:
+        """A person has overridden the rule for this zone, or evacuates it and asks no rule (I4, I10)."""
+        for state in self.of(zone):
+            evacuates = state.ask.mode is Mode.EVACUATE
+            if rule in state.ask.overrides or (
+                evacuates and (rule in NOT_ASKED or (rule == "I1" and self._alone(zone)))
+            ):
+                return True
+        return False
+
+    def _alone(self, zone: str) -> bool:
+        """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
+        return all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
+
+    def expires_s(self, zone: str) -> float | None:
+        """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose."""
+        for run in self.unfinished():
+            state = self.state(run)
+            if self.machine.leased_zone(state) == zone:
+                return (state.ask.expires_at - EPOCH).total_seconds() - self.carriers[run.id][-1].wall_skew_s
+        return None
+
+    def by_person(self, run: str) -> bool:
+        return run in self.carriers and self.state(self.run(run)).ask.asker is Asker.PERSON
+
+
+@dataclass(slots=True, eq=False)
+class PersonsDoing(Edges):
+    """Judges nothing: a zone that leaves by an evacuation or against a rule is a person's doing, as a fault is nobody's.
+
+    It looks before the others do, so that I2, I3 and I4 blame no run for what follows within their 12 s.
+    """
+
+    outings: Outings = field(default=cast("Outings", None))
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        if any(self.outings.waives(rule, zone.zone.id) for rule in NOT_ASKED):
+            world.disturbed_at_s = world.now_s
