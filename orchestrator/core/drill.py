@@ -184,8 +184,11 @@ def apply(state: DrillState, event: Event, now: datetime) -> DrillState:
             # Harm outweighs whatever else ends it; of equals the first reason stands.
             worse = state.verdict is Phase.SUCCEEDED or (kind is _E.OUTCOME_BAD and state.verdict is not Phase.FAILED)
             return replace(moved, verdict=_VERDICT[kind], reason=event.evidence) if worse else moved
-        case _E.OVER | _E.NOT_RETURNED:
+        case _E.OVER:
             return replace(moved, reason=event.evidence)
+        case _E.NOT_RETURNED:
+            before = f"{state.reason}; " if state.verdict is not Phase.SUCCEEDED else ""
+            return replace(moved, reason=f"{before}{event.evidence}")
         case _E.RETURNED if state.verdict is Phase.SUCCEEDED:
             return replace(moved, reason=event.evidence)
         case _:

@@ -55,13 +55,15 @@ class Operations(Protocol):
 class Part:
     """How far the run is that takes the place out, whichever machine carries it.
 
-    `leaving`: it has not turned back. `away`: its users are being carried by others. `refused`: it never left.
+    `leaving`: it has not turned back. `away`: its users are being carried by others. `refused`: it never left. `serves`: it has
+    its users back and waits for a person.
     """
 
     run: Run
     leaving: bool
     away: bool
     refused: bool
+    serves: bool
     out_since: datetime | None
     where: str
     why: str
@@ -72,13 +74,13 @@ def part_of(run: Run) -> Part:
         region = parse_region(run.state)
         out = region.since if region.phase is Where.OUT else None
         leaving, away = region.phase in _REGION_LEAVING, region.phase in _REGION_AWAY
-        refused = region.phase is Where.HELD_ASKING
-        return Part(run, leaving, away, refused, out, str(region.phase), region.reason or region.note)
+        refused, serves = region.phase is Where.HELD_ASKING, region.phase is Where.HELD_SETTLING
+        return Part(run, leaving, away, refused, serves, out, str(region.phase), region.reason or region.note)
     outing = parse_outing(run.state)
     out = outing.since if outing.stage is Stage.OUT else None
     leaving, away = outing.stage in _LEAVING and not outing.sick, outing.stage in _AWAY
-    refused = outing.stage is Stage.REFUSED
-    return Part(run, leaving, away, refused, out, str(outing.stage), outing.reason or outing.note)
+    refused, serves = outing.stage is Stage.REFUSED, outing.stage in {Stage.HELD_SERVING, Stage.HELD_SETTLING}
+    return Part(run, leaving, away, refused, serves, out, str(outing.stage), outing.reason or outing.note)
 
 
 class DrillPerformer:
@@ -198,9 +200,13 @@ class DrillPerformer:
         if part.leaving and not told:
             await self._operations.send_back(state, f"drill {state.run}: {state.reason}")
             return None
-        if part.run.status == "held":
-            return Event(DrillEvent.NOT_RETURNED, evidence=f"{state.wish.place} is {part.where}: {part.why}")
-        return None
+        if part.run.status != "held":
+            return None
+        told = f"{state.wish.place} is {part.where}: {part.why}"
+        if part.serves and state.verdict is not Phase.SUCCEEDED:
+            # Its users are back; with a survivor lost nobody can tell how well, and that is a person's to judge.
+            return Event(DrillEvent.RETURNED, evidence=told)
+        return Event(DrillEvent.NOT_RETURNED, evidence=told)
 
     async def _returned(self, state: DrillState, run: Run) -> Event:
         """Its proof is the recorder's; a drill that users paid for has not succeeded, whatever the signals said."""
