@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import ceil
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, cast
 
+from orchestrator.core.errors import NotFound
 from orchestrator.core.proof import Proof
 from orchestrator.core.proof import dump as dump_proof
 from orchestrator.core.runbook_row import parse as parse_runbook
@@ -116,7 +118,8 @@ class Report:
 def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = None) -> Report:
     """Gather the report of a run, also of one that has not ended. `users`: what users saw, where a lab knows it."""
     run = glance.load(run_id)
-    records = glance.events(run_id)
+    records = [*glance.events(run_id), *_of_its_outing(glance, run)]
+    records.sort(key=lambda r: r.at)
     ended = run.finished_at or now
     of_run = [p for p in glance.proofs(run.service) if p.run == run_id or p.run.startswith(f"{run_id}.")]
     proofs = tuple(sorted(of_run, key=lambda p: (p.began, p.id)))
@@ -187,7 +190,16 @@ def step_for(seconds: float) -> float:
 def _subject(run: Run) -> str:
     """What the run is about: two runs of one kind are compared when it is the same, whatever a deploy's version."""
     state = cast("dict[str, Any]", run.state)
-    return str(next(filter(None, map(state.get, ("target", "runbook", "zone"))), " + ".join(state.get("regions", ()))))
+    named = map({**state.get("wish", {}), **state}.get, ("target", "runbook", "zone", "place"))
+    return str(next(filter(None, named), " + ".join(state.get("regions", ()))))
+
+
+def _of_its_outing(glance: Glance, run: Run) -> Sequence[Record]:
+    """A drill's report tells of the run that took its place out, too: there the zone moved."""
+    outing = str(cast("dict[str, Any]", run.state).get("outing", ""))
+    with suppress(NotFound):  # It was refused before it began one.
+        return glance.events(outing) if run.kind == "drill" else []
+    return []
 
 
 def _of(run: Run, record: Record) -> str | None:

@@ -202,11 +202,11 @@ class DrillPerformer:
             return None
         if part.run.status != "held":
             return None
-        told = f"{state.wish.place} is {part.where}: {part.why}"
+        held = f"{state.wish.place} is {part.where}: {part.why}"
         if part.serves and state.verdict is not Phase.SUCCEEDED:
             # Its users are back; with a survivor lost nobody can tell how well, and that is a person's to judge.
-            return Event(DrillEvent.RETURNED, evidence=told)
-        return Event(DrillEvent.NOT_RETURNED, evidence=told)
+            return Event(DrillEvent.RETURNED, evidence=held)
+        return Event(DrillEvent.NOT_RETURNED, evidence=held)
 
     async def _returned(self, state: DrillState, run: Run) -> Event:
         """Its proof is the recorder's; a drill that users paid for has not succeeded, whatever the signals said."""

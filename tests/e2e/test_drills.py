@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cli.shell import errors
 from core.proof_facts import proof
 from e2e.cases import Case
 from e2e.stage import Stage, blueprint, stage
@@ -129,6 +130,12 @@ def test_a_schedule_fires_from_serve_and_a_signal_that_turns_bad_brings_the_zone
         assert back - bad < BACK_S
         assert [] == failed(made, began)
         assert 2 == len(drills.runs()), "a missed schedule runs once"
+        listed = json.loads(made.failout("drill", "list", "--json").wait().out)
+        shown = json.loads(made.failout("drill", "show", scheduled.id, "--json").wait().out)
+        told = (("drill", json.loads(ended.out)), ("drill-list", listed), ("drill-show", shown))
+        assert {"drill": [], "drill-list": [], "drill-show": []} == {name: errors(name, data) for name, data in told}
+        assert [AZURE] == [p["zone"] for p in shown["proofs"]]
+        assert made.failout("drill", "report", scheduled.id).wait().out.startswith(f"# Drill {AZURE}: succeeded")
         serve.process.terminate()
         assert 0 == serve.wait().code
     case.tell("A drill that was due fires from serve; another ends as its signal turns bad", users, "succeeded, failed",
