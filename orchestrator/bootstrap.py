@@ -21,6 +21,7 @@ from orchestrator.core.errors import Bug, NotFound, Rejected
 from orchestrator.core.outing_row import OutingMachine
 from orchestrator.core.region_row import RegionMachine
 from orchestrator.core.runbook_row import RunbookMachine
+from orchestrator.core.signal import AzureAlert, CloudWatchAlarm, SignalSpec
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.carry import Log
@@ -331,7 +332,25 @@ def reading_world(settings: Settings, log: Log) -> World:
 
 def signals_of(settings: Settings) -> Mapping[str, Signal]:
     """Each signal that failout.yaml configures, by name."""
-    return {name: open_signal(spec) for name, spec in settings.signals.items()}
+    return {name: _signal(spec) for name, spec in settings.signals.items()}
+
+
+def _signal(spec: SignalSpec) -> Signal:
+    """Alarms of clouds are asked with the credentials that their adapters use."""
+    if isinstance(spec, CloudWatchAlarm):
+        from orchestrator.clouds.aws.alarm import AwsAlarm  # noqa: PLC0415
+
+        return AwsAlarm(_aws_session(emulated=_is_lab(spec.endpoint_url)), spec)
+    if isinstance(spec, AzureAlert):
+        from orchestrator.clouds.azure.alarm import AzureAlarm  # noqa: PLC0415
+        from orchestrator.clouds.azure.arm import Azure  # noqa: PLC0415
+
+        return AzureAlarm(Azure(_lab_token() if _is_lab(spec.endpoint_url) else None), spec)
+    return open_signal(spec)
+
+
+def _is_lab(endpoint_url: str) -> bool:
+    return endpoint_url.startswith("http://127.")
 
 
 def signal_names(settings: Settings) -> Sequence[str]:

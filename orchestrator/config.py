@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -20,7 +20,7 @@ from orchestrator.core.drill import DrillPolicy
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.release import Image, Release
-from orchestrator.core.signal import KEYS, SignalSpec, parse_signal
+from orchestrator.core.signal import KEYS, LabTraffic, SignalSpec, parse_signal
 from orchestrator.core.standing import Objective
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
@@ -261,7 +261,10 @@ def _read_signals(doc: _Doc) -> dict[str, SignalSpec]:
         kind = _one_of(signal, "kind", list(KEYS))
         signal.only(["kind", *KEYS[kind]])
         try:
-            found[name] = parse_signal(name, signal.values)
+            spec = parse_signal(name, signal.values)
+            if isinstance(spec, LabTraffic):  # as every path in this file
+                spec = replace(spec, folder=str(doc.file.resolve().parent / spec.folder))
+            found[name] = spec
         except Rejected as wrong:
             signal.fail(next((k for k in signal.values if f"'{k}'" in str(wrong)), None), str(wrong))
     return found

@@ -45,6 +45,18 @@ GATE = {
     "slow_min": "fewer slow requests than this are chance",
 }
 
+SIGNALS = """\
+# signals:                       # outside opinions on the service; no drill starts without one that is good (I15)
+#   users: {kind: http, url: "https://gates.example/healthz", status: 200, contains: ok, timeout_s: 5}
+#   errors: {kind: prometheus, url: "http://prometheus:9090", query: "sum(rate(errors[1m]))", max: 0.5}
+#   pages: {kind: command, command: [/usr/local/bin/pages, gates]}  # 0 good, 1 or 2 bad, else unknown
+#   alarm: {kind: cloudwatch-alarm, region: us-east-1, alarm: gates-5xx}
+#   alert: {kind: azure-alert, rule: /subscriptions/ID/resourceGroups/G/providers/Microsoft.Insights/metricAlerts/NAME}
+# drills:
+#   outcome_signals: [users]     # bad: the drill ends at once and has failed
+#   blocking_signals: [pages]    # bad: none starts, and one that is under way is interrupted
+"""
+
 
 @click.command("init")
 @click.option("--service", required=True, help="The name of your service, as in the topology document.")
@@ -82,6 +94,7 @@ service: {json.dumps(service)}
 # database: postgresql://...     # instead of `state`: the state in PostgreSQL
 # agent_token_file: agent.token  # bearer token of the region agents; mode 600
 
+{SIGNALS}
 # policy:
 """
     lines = []

@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "report": ("report", "Show what a run did, what users got meanwhile, and what it proved."),
     "runbook": ("runbook", "Read, check and run runbooks: documents that people read and Failout executes."),
     "serve": ("serve", "Carry the service's runs, watch expiries, expose /healthz and /metrics."),
+    "signal": ("signal", "Ask the outside signals that decide on drills."),
     "sim": ("sim", "Run the shipped code through seeded, simulated histories and check the invariants."),
     "state": ("state", "Back up, restore and prune the state."),
     "status": ("status", "Show what is going on, zone by zone."),

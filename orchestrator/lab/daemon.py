@@ -238,6 +238,8 @@ class Daemon:
             "releases": "releases",
             "state": "state",
             "agent_token_file": "agent.token",
+            "signals": {"users": {"kind": "lab-traffic", "folder": "."}},
+            "drills": {"outcome_signals": ["users"]},
             "policy": {**LAB_POLICY, **self._plan.policy},
         }
         (self._folder / "failout.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")

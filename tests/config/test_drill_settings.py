@@ -41,7 +41,7 @@ def test_signals_and_drills_are_read_as_written(tmp_path: Path) -> None:
         ("https://gates", "ftp://gates", 3, "'url' must be an http or https address"),
         ("kind: command", "kind: comand", 4, "'kind' is 'comand'; did you mean 'command'?"),
         ("[/usr/local/bin/pages, gates]", "pages gates", 4, "'command' must be a list of words"),
-        ("timeout_s: 2", "timeout_s: 600", 3, "'timeout_s' must be a number up to 60"),
+        ("timeout_s: 2", "timeout_s: 600", 3, "'timeout_s' must be a number from 0.001 to 60"),
         ("outcome_signals: [users]", "outcome_signals: [user]", 6, "there is no signal 'user'; did you mean 'users'?"),
         ("blocking_signals: [pages]", "blocking_signals: pages", 7, "must be a list of names"),
         ("duration_s", "duration", 8, "did you mean 'duration_s'?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -25,10 +26,20 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/slow":
             time.sleep(1.0)
+        if self.path == "/trickle":
+            self.trickle()
+            return
         self.send_response({"/gone": 503, "/moved": 302}.get(self.path, 200))
         self.send_header("Location", "/")
         self.end_headers()
         self.wfile.write(b'{"users": "happy"}')
+
+    def trickle(self) -> None:
+        """A byte every now and then, each well within the time of one read."""
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.0 200 OK\r\nX: " + 15 * b"x":
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
 
     def log_message(self, *_: object) -> None: ...
 
@@ -54,6 +65,7 @@ def site() -> Iterator[str]:
         ("/gone", {"status": 503}, "good"),
         ("/moved", {}, "bad"),
         ("/slow", {"timeout_s": 0.2}, "unknown"),
+        ("/trickle", {"timeout_s": 0.2}, "unknown"),
     ],
 )
 def test_an_http_check_is_good_bad_or_unknown(site: str, path: str, given: dict, state: str) -> None:
@@ -64,6 +76,12 @@ def test_an_http_check_is_good_bad_or_unknown(site: str, path: str, given: dict,
 def test_where_nobody_answers_nothing_is_known() -> None:
     assert "unknown" == read(HttpCheck("users", "http://127.0.0.1:9/", timeout_s=1.0)).state
     assert "unknown" == read(HttpCheck("users", "http://[", timeout_s=1.0)).state
+
+
+@pytest.mark.parametrize("url", ["http://me:hush@127.0.0.1:9?token=hush", "http://127.0.0.1:9/x?token=hush#hush"])
+def test_no_secret_of_an_address_is_told(url: str) -> None:
+    told = read(HttpCheck("users", url, timeout_s=1.0)).evidence
+    assert (True, False) == (told.startswith("http://127.0.0.1:9"), "hush" in told)
 
 
 @pytest.mark.parametrize(

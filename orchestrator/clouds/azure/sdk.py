@@ -103,6 +103,15 @@ class Started(PollingMethod[str]):
         return self.url
 
 
+def get_json(client: ComputeManagementClient, path: str) -> dict[str, Any]:
+    """GET a path of ARM that no generated client of ours knows, with the same credential and retries."""
+    response = client.send_request(HttpRequest("GET", path))
+    if response.status_code >= 400:  # noqa: PLR2004
+        raise HttpResponseError(response=response, error_format=ARMErrorFormat)
+    told: dict[str, Any] = response.json()
+    return told
+
+
 def read_progress(client: ComputeManagementClient, url: str) -> Progress:
     """Read an operation's resource; a body without `status` (a Location) is running while it answers 202.
 

@@ -20,7 +20,10 @@ from orchestrator.lab.aws.world import World
 
 Middleware = Callable[[WSGIApplication], WSGIApplication]
 _READS = ("Describe", "List", "Get")
-_CLIENTS = {"elasticloadbalancing": "elbv2"}  # boto3's name of a service where its signing name differs
+_CLIENTS = {
+    "elasticloadbalancing": "elbv2",
+    "monitoring": "cloudwatch",
+}  # boto3's name of a service where its signing name differs
 
 
 def called(environ: WSGIEnvironment) -> str:
