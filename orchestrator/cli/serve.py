@@ -22,6 +22,7 @@ from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
     from orchestrator.config import Settings
+    from orchestrator.core.topology import Topology
     from orchestrator.engine.carry import Log
     from orchestrator.engine.runtime import Engine
 
@@ -81,8 +82,8 @@ async def _serve(settings: Settings, name: str, listen: tuple[str, int], token_f
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with (
-        open_orchestrator(settings, log, serving=True, executor=name) as (engine, _),
-        _answering(engine, settings, listen, token_file),
+        open_orchestrator(settings, log, serving=True, executor=name) as (engine, world),
+        _answering(engine, world.topology, settings, listen, token_file),
     ):
         log("serving", evidence=f"{settings.service} on http://{listen[0]}:{listen[1]}", executor=name)
         _tell_systemd("READY=1")
@@ -100,18 +101,23 @@ async def _serve(settings: Settings, name: str, listen: tuple[str, int], token_f
 
 @asynccontextmanager
 async def _answering(
-    engine: Engine, settings: Settings, listen: tuple[str, int], token_file: Path | None
+    engine: Engine, topology: Topology, settings: Settings, listen: tuple[str, int], token_file: Path | None
 ) -> AsyncIterator[None]:
     from orchestrator.api.server import Answers, server  # noqa: PLC0415
+    from orchestrator.operations.proof import prometheus, read_ledger  # noqa: PLC0415
     from orchestrator.operations.telemetry import exposition, metrics  # noqa: PLC0415
 
     async def unwell() -> str | None:
         blind_s = time.monotonic() - engine.looked_at
         return f"the state could not be read for {blind_s:.0f} s" if blind_s > BLIND_S else None
 
-    async def telemetry() -> str:
+    def measured() -> str:
         rows, now = engine.store.glance, datetime.now(UTC)
-        return exposition(await asyncio.to_thread(metrics, rows, settings.service, engine.counts, now))
+        told = exposition(metrics(rows, settings.service, engine.counts, now))
+        return told + prometheus(read_ledger(rows, topology, settings.objective, now))
+
+    async def telemetry() -> str:
+        return await asyncio.to_thread(measured)
 
     http = server(Answers(unwell, telemetry), listen[0], token_file)
     family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET

@@ -128,7 +128,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_metrics_that_others_can_reach_need_a_token(lab: Stage, tmp_path: Path) -> None:
+def test_metrics_that_others_can_reach_need_a_token_and_tell_the_proof_of_each_zone(lab: Stage, tmp_path: Path) -> None:
     refused = lab.failout("serve", "--listen", "0.0.0.0:17085").wait()
     assert (2, True) == (refused.code, "add --token-file" in refused.err)
     token = tmp_path / "token"
@@ -143,6 +143,8 @@ def test_metrics_that_others_can_reach_need_a_token(lab: Stage, tmp_path: Path) 
         "http://127.0.0.1:17086/metrics", headers={"Authorization": f"Bearer {token.read_text()}"}
     )
     with urllib.request.urlopen(request, timeout=5) as answer:
-        assert answer.status == 200
+        told = answer.read().decode()
+    assert 'failout_up{service="gates"} 1' in told
+    assert 'failout_proof_objective_met{service="gates",zone="azure/eastus-1"} 0' in told, "never proven is not met"
     serving.process.terminate()
     assert 0 == serving.wait(20).code
