@@ -190,6 +190,26 @@ def refuse_overload_on_return(
     return None
 
 
+def refuse_scaling_back(
+    zone: str, wanted: int, loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float
+) -> Refusal | None:
+    """I3 before a survivor is made smaller again: its region must carry its load with `wanted` instances there.
+
+    A neighbour that nobody can measure carries nothing.
+    """
+    if zone not in loads:
+        return Refusal("I3", f"{zone} is unmeasured, so nobody can say whether its region can do with less")
+    region, own = topology.region_of(zone), topology.zone(zone)
+    load = sum(loads[z.id].rps for z in region.zones if z.id in loads)
+    less = own.rps_per_instance * max(0, loads[zone].healthy - wanted)
+    capacity = _capacity_rps(topology, loads, region.id, without=None) - less
+    used = _utilisation(load, capacity)
+    if less and used > max_utilisation:
+        told = f"{load:.0f}/s over {capacity:.0f}/s is {used:.2f}, allowed {max_utilisation:.2f}"
+        return Refusal("I3", f"{region.id} with {zone} back at {wanted} instances: {told}")
+    return None
+
+
 def order_of_zones(topology: Topology) -> Sequence[str]:
     """One zone of each region first, then the next of each: a version that is sick on one cloud only shows early."""
     columns = [[z.id for z in region.zones] for region in topology.regions]

@@ -79,6 +79,8 @@ class OneZoneOut(Edges):
     waived: Callable[[str], bool] = lambda _: False
 
     def left(self, world: World, zone: ZoneTruth) -> None:
+        if zone.presence >= WHOLE:
+            return  # On the ramp with its whole part: nothing is taken from it yet.
         self.exercised += 1
         out = [z.zone.id for z in world.zones.values() if not is_in(z) and z is not zone]
         dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
@@ -228,7 +230,8 @@ class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole.
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
-    judgement in each, or a share that grew because another zone of the region is lost or came back in the last 12 s.
+    judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, or
+    a zone that somebody brought back by hand.
     """
 
     rule: ClassVar[str] = "I9"
@@ -258,7 +261,7 @@ class ReturnsInSteps(Checker):
         if versions <= before:
             return
         self.exercised += 1
-        if world.disturbed_at_s >= world.now_s - DETECT_S or any(z.dark for z in zone.region.zones):
+        if world.disturbed_at_s >= world.now_s - DETECT_S or any(z.dark for z in zone.region.zones) or zone.by_hand:
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"

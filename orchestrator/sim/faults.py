@@ -12,7 +12,7 @@ from enum import StrEnum
 from random import Random
 from typing import TypeVar
 
-from orchestrator.core.errors import Transient
+from orchestrator.core.errors import Denied, Transient
 from orchestrator.ports import Fence
 from orchestrator.sim.scheduler import Process, Scheduler, SimClock
 
@@ -27,6 +27,7 @@ class Fault(StrEnum):
     HALF_WAY = "half-way"  # a write of several parts stops in the middle
     STALE = "stale"  # a control plane's read answers what was true before; instances and agents never do
     SLOW = "slow"
+    DENIED = "denied"  # a cloud says that we may not: credentials that have run out, a role that was changed
     KILL_BEFORE = "kill-before"
     KILL_INSIDE = "kill-inside"  # in the middle of a write of several parts
     KILL_AFTER = "kill-after"
@@ -39,8 +40,9 @@ class Fault(StrEnum):
 
 WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY, Fault.KILL_INSIDE)
 READ_FAULTS = (Fault.STALE,)
-_NO_ANSWER = frozenset({Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED, Fault.CUT_OFF, Fault.ONE_WAY})
-_NOT_ARRIVED = frozenset({Fault.NOT_DONE, Fault.THROTTLED, Fault.CUT_OFF})
+_NO_ANSWER = frozenset({Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED, Fault.CUT_OFF, Fault.ONE_WAY, Fault.DENIED})
+_NOT_ARRIVED = frozenset({Fault.NOT_DONE, Fault.THROTTLED, Fault.CUT_OFF, Fault.DENIED})
+_CLOUDS = ("fleet.", "traffic.", "dns.")
 _IN_THE_MIDDLE = frozenset({Fault.HALF_WAY, Fault.KILL_INSIDE})
 
 
@@ -75,6 +77,8 @@ class Faults:
         if drawn is None or drawn in (READ_FAULTS if write else WRITE_FAULTS):
             return None
         if drawn is Fault.STALE and name.startswith("agent."):
+            return None
+        if drawn is Fault.DENIED and not name.startswith(_CLOUDS):
             return None
         self.count(drawn)
         self.placed[self.calls] = drawn
@@ -179,6 +183,8 @@ class Wire:
         return done
 
 
-def _trouble(name: str, fault: Fault) -> Transient:
+def _trouble(name: str, fault: Fault) -> Transient | Denied:
+    if fault is Fault.DENIED:
+        return Denied(f"{name}: denied (injected)")
     retry_after_s = 1.0 if fault is Fault.THROTTLED else None
     return Transient(f"{name}: {fault} (injected)", retry_after_s=retry_after_s)

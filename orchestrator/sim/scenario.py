@@ -143,6 +143,7 @@ _CALL_FAULTS = (
 _SWITCHES: tuple[SwitchName, ...] = ("freeze", "kill")
 _ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
 _ZONE_ORDERS = ("restore", "evacuate", "extend", "pause", "resume")
+_RARE = ("denied", "long", "deserted", "full", "cut", "told")
 _KILLS = (Fault.KILL_BEFORE, Fault.KILL_INSIDE, Fault.KILL_AFTER, Fault.STALL)
 _SICK = (
     Behaviour(boots=False),
@@ -177,7 +178,7 @@ def swarm(seed: int) -> Scenario:
     scenario = _draw_people(random, scenario)
     if random.random() < 0.3:
         scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
-    return scenario
+    return _draw_rare(random, scenario) if random.random() < 0.3 else scenario
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
@@ -231,6 +232,47 @@ def _draw_outings(random: Random, zones: list[str]) -> tuple[ZoneOrder, ...]:
             at_s += random.uniform(0, 40)
             orders.append(ZoneOrder(at_s, random.choice(_ZONE_ORDERS), zone, random.uniform(20, 120)))
     return tuple(sorted(orders, key=lambda order: order.at_s))
+
+
+def _draw_rare(random: Random, scenario: Scenario) -> Scenario:
+    """One trouble that lasts longer or comes thicker than the others, so that few histories see it, but some do."""
+    zone = random.choice([zone.id for zone in scenario.topology.zones()])
+    at_s = random.uniform(0, 100)
+    match random.choice(_RARE):
+        case "denied":
+            rates = {**scenario.rates, Fault.DENIED: random.choice((0.005, 0.02))}
+            return _told_much(random, replace(scenario, rates=rates), zone)
+        case "long":
+            strike = Strike(at_s, zone, random.choice((Blow.DEAD, Blow.DARK)), random.uniform(60, 250))
+            return _told_much(random, replace(scenario, strikes=(*scenario.strikes, strike)), zone)
+        case "deserted":
+            loads = ((at_s, scenario.users_rps * 0.02), (at_s + random.uniform(20, 90), scenario.users_rps))
+            return replace(scenario, loads=(*scenario.loads, *loads))
+        case "full":
+            full = tuple(zone.id for zone in scenario.topology.zones())
+            rises = (at_s, scenario.users_rps * random.uniform(1.2, 1.6))
+            return _told_much(random, replace(scenario, full=full, loads=(*scenario.loads, rises)), zone)
+        case "cut":
+            region = scenario.topology.region_of(zone).id
+            cut = Cut(at_s, region, random.uniform(40, 150), one_way=random.random() < 0.3)
+            return _told_much(random, replace(scenario, cuts=(*scenario.cuts, cut)), zone)
+        case _:
+            return _told_much(random, scenario, zone)
+
+
+def _told_much(random: Random, scenario: Scenario, zone: str) -> Scenario:
+    """People who say one thing after the other, to the run or about one zone."""
+    if random.random() < 0.5:
+        times = sorted(random.uniform(0, 250) for _ in range(random.randint(3, 8)))
+        commands = [Command(at_s, random.choice(_ORDERS), random.choice(("v2", "v3"))) for at_s in times]
+        both = sorted((*scenario.commands, *commands), key=lambda command: command.at_s)
+        return replace(scenario, commands=tuple(both))
+    at_s, orders = random.choice((random.uniform(0, 3), random.uniform(0, 200))), list(scenario.zone_orders)
+    kinds = [random.choice(("drain", "evacuate")), *random.choices(_ZONE_ORDERS, k=random.randint(3, 8))]
+    for kind in kinds:
+        orders.append(ZoneOrder(at_s, kind, zone, random.uniform(20, 120), random.choice(list(OnExpiry))))
+        at_s += random.choice((random.uniform(0, 3), random.uniform(0, 30)))
+    return replace(scenario, zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)))
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -175,6 +175,7 @@ class World:
         """Somebody uses the cloud's console: the zone leaves traffic at once, or comes back."""
         self.disturbed_at_s = self.now_s
         self.note("by hand", zone.zone.id, out=out)
+        zone.by_hand = not out
         if zone.region.aws:
             (self.detach if out else self.attach)(zone, STEADY_POOL)
             return

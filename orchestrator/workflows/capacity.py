@@ -16,6 +16,7 @@ from orchestrator.core.guards import (
     ZoneLoad,
     plan_capacity,
     refuse_absent_survivors,
+    refuse_scaling_back,
     refuse_second_zone_out,
     refuse_unsound_survivors,
 )
@@ -272,11 +273,12 @@ class Capacity:
         return done if isinstance(done, Event) else None
 
     async def move_weights(self, job: Job, weights: Mapping[str, int], late: E) -> Event | None:
-        """Move load between regions and wait the TTL out; None when it is elsewhere."""
+        """Move load between regions and wait the TTL out; None when it is elsewhere.
+
+        It is waited for where the weights are right already too: nobody knows for how long they have been (a crash, or
+        an order, may have cut the wait short).
+        """
         await self._steering.want_weights(weights, job.fence)
-        seen = await job.world.global_tier.read()
-        if dict(seen.weights) == dict(weights) and seen.in_sync:
-            return None
 
         async def look() -> bool | NotYet:
             return await self._steering.until_weights(job.fence)
@@ -301,8 +303,26 @@ class Capacity:
 
         stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
         for zone_id, (before, _) in prepared.scale.items():
-            stopped = stopped or await self.scale_back(job, job.world.topology.zone(zone_id), before)
+            survivor = job.world.topology.zone(zone_id)
+            stopped = stopped or await self._until_spare(job, survivor, before)
+            stopped = stopped or await self.scale_back(job, survivor, before)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
+
+    async def _until_spare(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+        """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
+
+        async def look() -> bool | NotYet:
+            loads = await self._gauge.loads(job.policy.load_window_s)
+            refusal = refuse_scaling_back(
+                survivor.id, wanted, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
+            )
+            if refusal is None or refusal.rule in job.overrides:
+                return True
+            return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
+
+        doing = f"scaling {survivor.id} back to {wanted}"
+        done = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
+        return done if isinstance(done, Event) else None
 
     async def scale_back(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         """Make a survivor smaller without cutting a user's connection.

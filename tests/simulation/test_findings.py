@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
+from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.run import simulate
 from orchestrator.sim.scenario import Command, Scenario, Strike, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
@@ -70,3 +71,29 @@ def test_a_region_of_one_zone_is_deployed(region: str) -> None:
 def test_an_agent_that_answers_late_does_not_hide_load() -> None:
     late = (replace(HEAVY, plan={call: Fault.SLOW}) for call in range(8, 20))
     assert not [v for scenario in late for v in simulate(1, scenario).violations if v.rule == "I3"]
+
+
+def test_a_carrier_that_dies_while_the_dns_ttl_passes_leaves_its_successor_to_wait_for_it() -> None:
+    """Weights that are right already were taken for load that has moved already, and the zone left under its users."""
+    scene = Scenario(make_topology({AZURE: 3, "azure/westus": 2}), users_rps=226.0, full=("azure/westus-2",))
+    moved_s = next(h.at_s for h in simulate(1, scene).trace if h.kind == "dns")
+    result = simulate(1, replace(scene, deaths=((moved_s + 1.0, Fault.KILL_BEFORE),)))
+    assert (result.status, result.violations) == ("succeeded", ())
+    assert result.faults == {"kill-before": 1}
+
+
+def test_survivors_stay_scaled_while_one_of_them_is_lost() -> None:
+    """A zone came back, its survivors were made smaller, and what was left could not carry a region with a dead zone."""
+    strike = Strike(15.0, f"{AWS}c", Blow.DARK, 200.0)
+    result = simulate(1, replace(HEAVY, strikes=(strike,)))
+    assert "I3" not in rules(result)
+    assert result.status == "succeeded"
+
+
+def test_a_drain_that_expired_while_it_waited_does_not_leave() -> None:
+    """A drain waited for another zone's return for longer than its zone was to be out, and left when nobody wanted it."""
+    first, late = ZoneOrder(0.0, "drain", f"{AWS}a", 100.0), ZoneOrder(0.5, "drain", f"{AZURE}-1", 20.0)
+    result = simulate(1, replace(good_deploy(), zone_orders=(first, late, ZoneOrder(40.0, "restore", f"{AWS}a"))))
+    told = [h for h in result.trace if h.what == "refused" and "before it left" in str(h.args.get("evidence"))]
+    assert [h.args["zone"] for h in told] == [f"{AZURE}-1"]
+    assert result.violations == ()
