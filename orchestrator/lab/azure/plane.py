@@ -13,6 +13,7 @@ from typing import cast
 
 from orchestrator.lab.addresses import RegionAddresses
 from orchestrator.lab.azure import fleet, trafficmanager
+from orchestrator.lab.azure.alerts import Alerts
 from orchestrator.lab.azure.arm import ArmError, Body, Params, Reply, Request, Route, Router, retry_after
 from orchestrator.lab.azure.balancer import Balancers, address_name
 from orchestrator.lab.azure.compute import ScaleSets
@@ -91,7 +92,9 @@ class EmulatedAzure:
         self._groups = Groups(self._world)
         providers = (ScaleSets, Instances, Networks, Balancers, Profiles)
         routes = [route for provider in providers for route in provider(self._world).routes()]
-        self._router = Router([*routes, *self._groups.routes(), *self._world.operations.routes()])
+        self._alerts = Alerts()
+        others = (self._groups, self._world.operations, self._alerts)
+        self._router = Router([*routes, *(route for other in others for route in other.routes())])
         self._limits = Limits(clock()) if rate_limits else None
         self._tokens: set[str] = set()
         self._expired: set[str] = set()
@@ -235,6 +238,14 @@ class EmulatedAzure:
         """Let a location hold so many instances; beyond it writes are refused (409 OperationNotAllowed)."""
         with self._lock:
             _set(self._world.quota, location, instances)
+
+    def set_alert(self, rule: str, *, fired: bool) -> None:
+        """Let an alert rule (by its id) fire, or end what it has fired."""
+        with self._lock:
+            if fired:
+                self._alerts.fire(rule, self._clock())
+            else:
+                self._alerts.resolve(rule)
 
     # -- the data plane's side (ControlPlane)
 
