@@ -9,12 +9,14 @@ INFRA_READY := $(INFRA)/.ready
 
 CASES  := good_deploys sick_versions sick_clouds sick_zones
 
-.PHONY: demo test check soak-cases $(CASES:%=cases-%) infra test-infra lock clean
+.PHONY: demo test check soak soak-tests soak-cases $(CASES:%=cases-%) infra test-infra lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   deploy v2 over v1 across six zones in the built-in lab (ARGS=--json for one JSON object)"
 	@echo "make test   all checks and tests"
+	@echo "make soak   swarms of simulated histories for MINUTES=10; ends with an error when one breaks an invariant"
+	@echo "make soak-tests  the tests that are too slow for make test, without the hard cases (ARGS to choose)"
 	@echo "make soak-cases  the hard cases under live traffic, and docs/cases.md (about 40 minutes; 20 with -j2)"
 	@echo "make check  ruff, mypy, import contracts, tidy"
 	@echo "make test-infra  the Pulumi programs, without a cloud (make infra: only their environment)"
@@ -50,6 +52,15 @@ test: check
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(ARGS)
 	$(BIN)/pytest tests/e2e $(ARGS)
 	$(MAKE) test-infra
+
+# Each soak begins at another seed: START=SEED repeats one.
+MINUTES ?= 10
+START   ?= $(shell date +%s)
+soak: $(READY)
+	$(BIN)/failout sim --minutes $(MINUTES) --start $(START) --jobs 2
+
+soak-tests: $(READY)
+	$(RUN) $(BIN)/pytest -m soak --ignore tests/infra $(CASES:%=--ignore tests/e2e/test_%.py) $(ARGS)
 
 # Every row of docs/cases.md comes from one run of this. `make -j2 soak-cases` runs two labs side by side; RUN goes before
 # each pytest (a queue for a shared machine).

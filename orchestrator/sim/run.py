@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
+from itertools import count
 from time import perf_counter
 from typing import cast
 
@@ -14,6 +15,9 @@ from orchestrator.sim import scenario as scenarios
 from orchestrator.sim.coverage import coverage
 from orchestrator.sim.history import History, Result
 from orchestrator.sim.scenario import Scenario
+from orchestrator.sim.shrink import render, shrink
+
+_BATCH = 100  # histories that a soak hands to each process between two looks at the time
 
 
 def simulate(seed: int, scenario: Scenario | None = None) -> Result:
@@ -34,10 +38,27 @@ def sim_main(seeds: int, start: int = 0, jobs: int = 1) -> dict[str, Json]:
             summary = _sum(pool.map(_briefly, numbers, chunksize=max(1, seeds // (8 * jobs))))
     else:
         summary = _sum(map(_briefly, numbers))
-    summary["seed"] = start
-    summary["seconds"] = round(perf_counter() - began_s, 3)
-    summary["histories_per_s"] = round(seeds / max(perf_counter() - began_s, 1e-9), 1)
-    return summary
+    return _timed(summary, start, began_s)
+
+
+def soak(seconds: float, start: int = 0, jobs: int = 1) -> dict[str, Json]:
+    """Run histories from `start` on until `seconds` of wall time have passed, and sum them up as `sim_main` does."""
+    began_s = perf_counter()
+
+    def results() -> Iterator[Result]:
+        for first in count(start, _BATCH * jobs):
+            if perf_counter() - began_s >= seconds:
+                return
+            yield from pool.map(_briefly, range(first, first + _BATCH * jobs), chunksize=10)
+
+    with ProcessPoolExecutor(jobs) as pool:
+        return _timed(_sum(results()), start, began_s)
+
+
+def _timed(summary: dict[str, Json], start: int, began_s: float) -> dict[str, Json]:
+    seconds = perf_counter() - began_s
+    rate = cast("int", summary["histories"]) / max(seconds, 1e-9)
+    return {**summary, "seed": start, "seconds": round(seconds, 3), "histories_per_s": round(rate, 1)}
 
 
 def _briefly(seed: int) -> Result:
@@ -91,3 +112,16 @@ def replay(seed: int, scenario: Scenario | None = None) -> str:
     """Run one history and tell it."""
     drawn = scenario or scenarios.swarm(seed)
     return tell(simulate(seed, drawn), drawn)
+
+
+def explain(seed: int) -> tuple[str, str]:
+    """Tell the history of a seed and, when it breaks a rule, the shortest scenario found that does, as a file; else ""."""
+    drawn = scenarios.swarm(seed)
+    result = simulate(seed, drawn)
+    if not result.violations:
+        return tell(result, drawn), ""
+    least = shrink(result, drawn)
+    broken = simulate(seed, least).violations
+    rules = ", ".join(sorted({violation.rule for violation in broken}))
+    text = render(least, seed, (str(violation) for violation in broken), (f"violates: [{rules}]",))
+    return tell(result, drawn), text

@@ -119,7 +119,14 @@ def test_doctor_finds_what_is_wrong(lab: Shell, tmp_path: Path) -> None:
 
 def test_the_simulator(shell: Shell) -> None:
     assert 0 == shell.run("sim", "--seeds", "3", "--jobs", "1", "--json").json("sim")["violations"]
-    assert "seed 1" == shell.run("sim", "--replay", "1", "--json").json("sim-replay")["history"][0]
+    assert "seed 1" == shell.run("sim", "--seed", "1", "--json").json("sim-replay")["history"][0]
+    what_if = "zones: {aws/us-east-1: 3}\nload: 100\nevents:\n  - at 9s: abort\nexpect: {status: %s}\n"
+    (shell.folder / "what-if.yaml").write_text(what_if % "aborted")
+    assert [] == shell.run("sim", "run", "what-if.yaml", "--json").json("sim-run")["unmet"]
+    (shell.folder / "what-if.yaml").write_text(what_if % "succeeded")
+    assert 10 == shell.run("sim", "run", "what-if.yaml").code
+    (shell.folder / "what-if.yaml").write_text(what_if % "nonsense")
+    assert 2 == shell.run("sim", "run", "what-if.yaml").code
 
 
 def test_the_users_summary(lab: Shell) -> None:
