@@ -21,7 +21,7 @@ BLUEPRINT = Blueprint(
     name="programs",
     regions=(RegionBlueprint("aws", "us-east-1", 2), RegionBlueprint("azure", "eastus", 2)),
     instances=2,
-    policy={"ramp_step_s": 2.0, "bake_s": 2.0},
+    policy={"ramp_step_s": 2.0, "bake_s": 1.0, "ramp_shares": [0.5, 1.0]},
     programs=str(INFRA),
 )
 SCHEMA = json.loads((INFRA.parent / "schemas" / "topology.json").read_text("utf-8"))
@@ -47,7 +47,7 @@ def test_the_programs_make_the_topology_that_the_schema_says(folder: Path) -> No
 
 def test_a_deploy_on_it_fails_no_request(folder: Path) -> None:
     dns = control(folder, "/status")["dns"]
-    command = traffic_command(dns, folder / "requests.csv", rate=60, seed=1, seconds=600)
+    command = traffic_command(dns, folder / "requests.csv", rate=120, seed=1, seconds=600)
     users = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
         failout(["deploy", "--to", "v2", "--yes", "-C", "failout.yaml"], folder)
