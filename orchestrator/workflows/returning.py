@@ -99,9 +99,10 @@ class Returning:
         )
         if isinstance(sound, Event):
             return sound
-        return await job.until(
+        fit = await job.until(
             lambda: self.fit(job), job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="being welcome back"
         )
+        return await self._or_sick(job, fit) if isinstance(fit, Event) else fit
 
     async def fit(self, job: Job) -> Mapping[str, ZoneLoad] | NotYet:
         """I3 before restoring: the region carries its load with the zone back."""
@@ -138,16 +139,16 @@ class Returning:
         doing = f"giving {step.share:.0%}"
         placed = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
         if isinstance(placed, Event):
-            return await self._stuck_or_sick(job, placed)
+            return await self._or_sick(job, placed)
         if job.neighbours:
             return None
         weights = {region.id: region.weight for region in job.world.topology.regions}
         weights[job.region.id] = max(1, round(step.share * job.region.weight))
         return await self._capacity.move_weights(job, weights, E.STUCK)
 
-    async def _stuck_or_sick(self, job: Job, event: Event) -> Event:
-        """I2: a zone that does not get its share because its own instances died is sick, and goes back."""
-        if event.kind is not E.STUCK:
+    async def _or_sick(self, job: Job, event: Event) -> Event:
+        """I2: a zone that gets no further because its own instances died meanwhile is sick, and goes back."""
+        if event.kind is E.INTERRUPTED:
             return event
         try:
             sound = await self._sound(job)

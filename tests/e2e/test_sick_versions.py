@@ -15,7 +15,8 @@ from orchestrator.core.topology import ZoneState as Z
 pytestmark = pytest.mark.soak
 
 FIRST, OTHERS = "aws/us-east-1a", ["azure/eastus-1", "aws/us-east-1b", "azure/eastus-2"]
-POLICY = {"upgrade_timeout_s": 12.0, "verify_timeout_s": 6.0}
+# Two seconds a step: Azure spreads connections, and half a zone gets few of them in one.
+POLICY = {"upgrade_timeout_s": 12.0, "verify_timeout_s": 6.0, "ramp_step_s": 2.0}
 ALL_V1 = {zone: {"v1": 2} for zone in [FIRST, *OTHERS]}
 
 # version, the effect that catches it, what its evidence says
