@@ -32,5 +32,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if call.when == "call":
         item.stash[REPORT] = report.passed
-        item.stash[WHY] = str(call.excinfo.value).partition("\n")[0][:200] if call.excinfo else ""
+        item.stash[WHY] = _why(str(call.excinfo.value)) if call.excinfo else ""
     return report
+
+
+def _why(told: str) -> str:
+    """The line that was not so; an assertion's message may be a whole log before it."""
+    lines = told.splitlines() or [""]
+    return next((line for line in lines if line.startswith("assert ")), lines[0])[:200]
