@@ -38,6 +38,7 @@ def orchestrator_statements(
                 "autoscaling:DescribeAutoScalingGroups",
                 "autoscaling:DescribeInstanceRefreshes",
                 "autoscaling:DescribeScalingActivities",
+                "cloudwatch:DescribeAlarms",
                 "ec2:DescribeInstances",
                 "ec2:DescribeLaunchTemplateVersions",
                 "elasticloadbalancing:DescribeListeners",

@@ -26,15 +26,19 @@ ORCHESTRATOR_ACTIONS = (
     "Microsoft.Network/loadBalancers/backendAddressPools/read",
     "Microsoft.Network/loadBalancers/backendAddressPools/write",
     "Microsoft.Authorization/permissions/read",
+    # Signals of drills: whether an alert rule of the service is enabled; what has fired is the subscription's to say.
+    "Microsoft.Insights/metricAlerts/read",
+    "Microsoft.Insights/scheduledQueryRules/read",
     # Writing a scale set writes what it is linked to, and ARM asks for the right to join that.
     "Microsoft.Network/virtualNetworks/subnets/join/action",
     "Microsoft.Network/loadBalancers/backendAddressPools/join/action",
     "Microsoft.Network/networkSecurityGroups/join/action",
 )
-# Operations are asked of the subscription's locations, outside of any resource group.
+# Operations and fired alerts are asked of the subscription, outside of any resource group.
 SUBSCRIPTION_ACTIONS = (
     "Microsoft.Compute/locations/operations/read",
     "Microsoft.Network/locations/operations/read",
+    "Microsoft.AlertsManagement/alerts/read",
 )
 KEY_VAULT_SECRETS_USER = "4633458b-17de-408a-b874-0445c86b69e6"  # built-in role: read the values of secrets
 NAMESPACE = uuid.UUID("5e9b3a3c-7f0d-4a67-9e63-0f7b3cb0c8a1")  # names of assignments: the same at every run

@@ -19,6 +19,7 @@ from stacks import Shape, stacks
 from infra.components import azure_access
 from infra.components.aws_access import dns_statements, orchestrator_statements, secret_statements
 from orchestrator.clouds.aws import inspect as aws_doctor
+from orchestrator.clouds.azure import alarm as azure_alarm
 from orchestrator.clouds.azure import inspect as azure_doctor
 
 CLOUDS = Path(__file__).resolve().parents[2] / "orchestrator" / "clouds"
@@ -70,6 +71,7 @@ def aws_calls() -> set[str]:
         text = path.read_text("utf-8")
         pages = re.findall(r'\baws\.(\w+)\.get_paginator\(\s*"(\w+)"', text)
         calls = re.findall(r"\baws\.(autoscaling|ec2|elbv2|route53)\.(\w+)\(", text)
+        calls += re.findall(r"\b(cloudwatch)\.(\w+)\(", text)
         calls += re.findall(r'_client\("(\w+)"\)\.(\w+)\(', text)
         methods |= {(service, method) for service, method in [*pages, *calls] if method != "get_paginator"}
     names: set[str] = set()
@@ -110,6 +112,12 @@ def test_every_call_of_the_azure_adapters_is_allowed_and_nothing_more() -> None:
     of_doctor = {"Microsoft.Authorization/permissions/read", "Microsoft.Compute/locations/operations/read"}
     of_network = {"Microsoft.Network/locations/operations/read", f"{SETS}/virtualMachines/instanceView/read"}
     granted = {*azure_access.ORCHESTRATOR_ACTIONS, *azure_access.SUBSCRIPTION_ACTIONS}
+    of_signals = {f"Microsoft.Insights/{kind}/read" for kind in ("metricAlerts", "scheduledQueryRules")}
+    of_signals |= {"Microsoft.AlertsManagement/alerts/read"}
+    assert {kind.lower() for kind in azure_alarm.RULES} == {action.split("/")[1].lower() for action in of_signals} - {
+        "alerts"
+    }
+    needed |= of_signals
     assert needed | linked | of_doctor | of_network == granted
 
 

@@ -37,6 +37,6 @@ class AwsAlarm:
 
     def _ask(self) -> list[dict[str, Any]]:
         spec = self.spec
-        client = self.session.make_client("cloudwatch", spec.region, spec.endpoint_url or None, READ_ATTEMPTS)
-        answer = client.describe_alarms(AlarmNames=[spec.alarm], AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+        cloudwatch = self.session.make_client("cloudwatch", spec.region, spec.endpoint_url or None, READ_ATTEMPTS)
+        answer = cloudwatch.describe_alarms(AlarmNames=[spec.alarm], AlarmTypes=["MetricAlarm", "CompositeAlarm"])
         return [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
