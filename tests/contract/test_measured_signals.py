@@ -37,13 +37,13 @@ def read(signal: Signal) -> Reading:
 
 
 @contextmanager
-def site(answers: dict[str, Any], wait_s: float = 0.0) -> Iterator[str]:
+def site(answers: dict[str, Any], wait_s: float = 0.0, otherwise: Any = 404) -> Iterator[str]:
     """Answers GET on 127.0.0.1: path -> a document (JSON), bytes as they are, or a number for a bare status."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             time.sleep(wait_s)
-            answer = answers.get(urlsplit(self.path).path, 404)
+            answer = answers.get(urlsplit(self.path).path, otherwise)
             if callable(answer):
                 answer = answer(parse_qs(urlsplit(self.path).query))
             body = (
@@ -58,6 +58,10 @@ def site(answers: dict[str, Any], wait_s: float = 0.0) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None: ...
 
@@ -146,6 +150,37 @@ def test_an_aws_that_does_not_answer_says_nothing() -> None:
     spec = CloudWatchAlarm("users", "us-east-1", "users", f"http://127.0.0.1:{closed_port()}")
     assert "unknown" == read(AwsAlarm(session, spec)).state
     session.close()
+
+
+NONSENSE = [b"<html>", b"[1, 2]", b"null", b"{}", b"\xff\xfe", b'{"value": 3}']
+
+
+@pytest.mark.parametrize("body", NONSENSE)
+def test_whoever_answers_nonsense_says_nothing(body: bytes) -> None:
+    session, azure = AwsSession(Keys("lab", "lab")), Azure(LabCredential())
+    with site({}, otherwise=body) as url:
+        asked = [
+            AwsAlarm(session, CloudWatchAlarm("users", "us-east-1", "users", url)),
+            AzureAlarm(azure, AzureAlert("users", RULE, url)),
+            open_signal(PrometheusQuery("users", url, "up", 1.0)),
+        ]
+        said = [read(signal) for signal in asked]
+    session.close()
+    azure.close()
+    assert ["unknown"] * 3 == [reading.state for reading in said]
+    assert [] == [reading for reading in said if "does not exist" in reading.evidence]
+
+
+def test_an_alarm_of_a_cloud_that_does_not_come_in_time_says_nothing() -> None:
+    session, azure = AwsSession(Keys("lab", "lab")), Azure(LabCredential())
+    with site({}, wait_s=0.4) as url:
+        said = [
+            read(AwsAlarm(session, CloudWatchAlarm("users", "us-east-1", "users", url, timeout_s=0.2))),
+            read(AzureAlarm(azure, AzureAlert("users", RULE, url, timeout_s=0.2))),
+        ]
+        assert [("unknown", True)] * 2 == [(r.state, r.evidence.endswith("no answer within 0.2 s")) for r in said]
+        session.close()
+        azure.close()
 
 
 def alert(condition: str = "Fired", state: str = "New") -> dict[str, Any]:

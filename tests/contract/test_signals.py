@@ -90,6 +90,7 @@ def test_no_secret_of_an_address_is_told(url: str) -> None:
         (("/bin/sh", "-c", "echo all well"), "good", "/bin/sh ended with 0: all well"),
         (("/bin/sh", "-c", "echo three pages >&2; exit 1"), "bad", "/bin/sh ended with 1: three pages"),
         (("/bin/sh", "-c", "exit 2"), "bad", "/bin/sh ended with 2"),
+        (("/bin/sh", "-c", "seq 100000; echo; echo two  pages; echo"), "good", "/bin/sh ended with 0: two pages"),
         (("/bin/sh", "-c", "exit 3"), "unknown", "/bin/sh ended with 3"),
         (("/bin/sh", "-c", "kill -9 $$"), "unknown", "/bin/sh ended with -9"),
         (("/no/such/check",), "unknown", "/no/such/check cannot be run: No such file or directory"),

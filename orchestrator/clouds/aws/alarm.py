@@ -29,6 +29,8 @@ class AwsAlarm:
             return Reading("unknown", f"{told}: no answer within {spec.timeout_s:g} s")
         except AWS_ERRORS as error:
             return Reading("unknown", str(translate(error, "DescribeAlarms", told)))
+        except (ValueError, KeyError, TypeError, AttributeError):  # What botocore's parser stumbles over.
+            return Reading("unknown", f"{told}: AWS answered with something else than alarms")
         if not found:
             return Reading("unknown", f"{told} does not exist")
         state = str(found[0]["StateValue"])
@@ -39,4 +41,4 @@ class AwsAlarm:
         spec = self.spec
         cloudwatch = self.session.make_client("cloudwatch", spec.region, spec.endpoint_url or None, READ_ATTEMPTS)
         answer = cloudwatch.describe_alarms(AlarmNames=[spec.alarm], AlarmTypes=["MetricAlarm", "CompositeAlarm"])
-        return [*answer.get("MetricAlarms", []), *answer.get("CompositeAlarms", [])]
+        return [*answer["MetricAlarms"], *answer.get("CompositeAlarms", [])]
