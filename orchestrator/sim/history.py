@@ -40,6 +40,7 @@ from orchestrator.workflows.world import World as Ports
 
 RUN = "run-1"
 LONGEST_S = 6_000.0
+PATIENCE_S = 600.0  # a person looks after this long at what waits for them, though something else still tries
 SUPERVISE_S = 1.0
 _TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
 # What a person says to a run that waits once all is healed. A sick version is taken back wherever it is.
@@ -252,6 +253,11 @@ class History:
         waits = run.finished or run.status in {RunStatus.HELD, RunStatus.PAUSED}
         return waits and all(outing.status in WAITS for outing in self.outings.unfinished())
 
+    def waits_in_part(self) -> bool:
+        """The deploy or an outing waits for a person; others may go on asking for the lease that it keeps."""
+        runs = (self.run(), *self.outings.unfinished())
+        return any(run.status in {RunStatus.HELD, RunStatus.PAUSED, *WAITS} for run in runs)
+
     # Trouble, healing, convergence
 
     def arrange(self) -> None:
@@ -381,10 +387,10 @@ class History:
 
     def _until(self, until_s: float) -> None:
         """Go on to the end of the run, or of the time, or until it waits for a person."""
-        healed = self.faults.healed
+        healed, patient_s = self.faults.healed, self.scheduler.now_s + PATIENCE_S
         while self.scheduler.now_s < until_s and not self.finished():
             self.scheduler.run(min(until_s, self.scheduler.now_s + 5.0))
-            if healed and self.waiting():
+            if healed and (self.waiting() or (self.scheduler.now_s >= patient_s and self.waits_in_part())):
                 return
 
     def _judge(self) -> Result:

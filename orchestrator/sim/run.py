@@ -17,7 +17,7 @@ from orchestrator.sim.history import History, Result
 from orchestrator.sim.scenario import Scenario
 from orchestrator.sim.shrink import render, shrink
 
-_BATCH = 100  # histories that a soak hands to each process between two looks at the time
+_BATCH = 25  # histories that a soak hands to each process between two looks at the time
 
 
 def simulate(seed: int, scenario: Scenario | None = None) -> Result:
