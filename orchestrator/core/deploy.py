@@ -173,7 +173,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     },
     _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_ORDERED},
     _Z.HELD_OUT: {E.RESUME: _Z.DRAINING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING},
-    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, **_ORDERED},
+    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, E.CANCELLED: _Z.JOINING, **_ORDERED},
     _Z.DONE: {E.SENT_BACK: _Z.WAITING, E.RETARGET: _Z.WAITING},
 }
 
@@ -382,6 +382,8 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.STUCK
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.PREPARING:
         return E.CANCELLED
+    if kind is E.SENT_BACK and zone.withdrawing and zone.state is ZoneState.HELD_SERVING:
+        return E.CANCELLED
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
     if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):
@@ -467,6 +469,8 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
     match kind:
         case R.SUSPEND:  # What has begun to change ends where it was going: the other way would be no shorter.
             state = _each(state, E.REJOINED, now, lambda z: z.state is _Z.BAKING)
+            if state.status is _S.ACTIVE and any(z.state in _HELD for z in state.zones):
+                return _move_run(state, R.ZONE_HELD)  # It was paused while held, and waits for a person as before.
             leaving = {_Z.PREPARING, _Z.DRAINING}
             return _each(state, E.SENT_BACK, now, lambda z: z.state in leaving and not (z.touched or z.withdrawing))
         case R.RESUME:
@@ -487,7 +491,7 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
 
 def _on_its_way_back(zone: ZoneProgress) -> bool:
     """A zone that is already being reverted, or that only has its preparations to undo, needs no second order."""
-    return (zone.reverting and zone.state not in _HELD) or zone.withdrawing
+    return (zone.reverting or zone.withdrawing) and zone.state not in _HELD
 
 
 def _each(state: DeployState, kind: E, now: datetime, which: Callable[[ZoneProgress], bool]) -> DeployState:

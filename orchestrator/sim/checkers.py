@@ -159,6 +159,7 @@ class CarriesTheLoad(Checker):
     moment_s: float = 1.0
     _above: dict[str, _Overuse] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
+    _beyond: set[str] = field(default_factory=set)  # regions in which users ask for more than all zones may carry
 
     def look(self, world: World) -> None:
         after = (*(round(z.presence, 3) for z in world.zones.values()), *world.dns_weights.values())
@@ -166,19 +167,20 @@ class CarriesTheLoad(Checker):
         self._before = after
         for region in world.regions.values():
             whole = all(is_in(zone) for zone in region.zones)
-            beyond_all = self._beyond_all(region)
+            beyond_all, was_beyond = self._beyond_all(region), region.region.id in self._beyond
+            (self._beyond.add if beyond_all else self._beyond.discard)(region.region.id)
             for zone in region.zones:
                 carries = zone.serving * zone.zone.rps_per_instance
                 # Used beyond the bound with all zones in: users did that.
                 used = zone.rps / carries if carries and not beyond_all else 0.0
-                self._judge(world, zone, used, whole=whole)
+                self._judge(world, zone, used, whole=whole, eases=was_beyond)
 
-    def _judge(self, world: World, zone: ZoneTruth, used: float, *, whole: bool) -> None:
+    def _judge(self, world: World, zone: ZoneTruth, used: float, *, whole: bool, eases: bool) -> None:
         zone_id, above = zone.zone.id, self._above.get(zone.zone.id)
         if used > self.max_utilisation + SLACK:
             if above is None or used > above.worst + SLACK:
                 since_s = above.since_s if above and not above.excused else world.now_s
-                above = _Overuse(since_s, used, excused=self._excused(world, zone, used))
+                above = _Overuse(since_s, used, excused=eases or self._excused(world, zone, used))
                 self._above[zone_id] = above
         elif above is None or whole or not above.excused:
             self._tell(world, zone, above)

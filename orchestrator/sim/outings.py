@@ -12,7 +12,7 @@ from typing import cast
 
 from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.errors import NotFound, Refused, Rejected
-from orchestrator.core.outing import Ask, Asker, Mode, OutingState
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState, Stage
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Run
 from orchestrator.operations.outings import Person, order_outing, start_outing
@@ -111,6 +111,8 @@ class Outings:
 
     def waives(self, rule: str, zone: str) -> bool:
         """A person has overridden the rule for this zone, or evacuates it and asks no rule (I4, I10)."""
+        if self._neighbour_is_evacuated(zone):
+            return True
         for state in self.of(zone):
             evacuates = state.ask.mode is Mode.EVACUATE
             if rule in state.ask.overrides or (
@@ -118,6 +120,12 @@ class Outings:
             ):
                 return True
         return False
+
+    def _neighbour_is_evacuated(self, zone: str) -> bool:
+        """While a zone is emptied from the ramp, the part of those that are dismissed goes to its last instance."""
+        region = self.world.topology.region_of(zone)
+        emptied = {s.zone for r in self.unfinished() if (s := self.state(r)).stage is Stage.EVACUATING} - {zone}
+        return any(neighbour.id in emptied for neighbour in region.zones)
 
     def _alone(self, zone: str) -> bool:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""

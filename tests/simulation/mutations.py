@@ -128,7 +128,7 @@ MUTATIONS: dict[str, Mutation] = {
         "zones are rolled back oldest first",
         ROLLED_BACK,
         ((deploy, "reversed", list),),
-        seeds=150,
+        seeds=160,
     ),
     "I13": Mutation(
         ("core/guards.py:refuse_replacing", "workflows/leaving.py:Leaving.drain"),

@@ -97,3 +97,16 @@ def test_a_drain_that_expired_while_it_waited_does_not_leave() -> None:
     told = [h for h in result.trace if h.what == "refused" and "before it left" in str(h.args.get("evidence"))]
     assert [h.args["zone"] for h in told] == [f"{AZURE}-1"]
     assert result.violations == ()
+
+
+@pytest.mark.parametrize("orders", [("abort",), ("pause", "abort"), ("rollback",), ("pause", "suspend", "abort")])
+def test_an_abort_ends_a_run_whose_undoing_got_stuck(orders: tuple[str, ...]) -> None:
+    """What was prepared could not be undone; an abort left the zone held and the run active, with its lease, for ever."""
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={23: Fault.DENIED})
+    commands = tuple(Command(60.0 + 10.0 * i, order) for i, order in enumerate(orders))
+    result = simulate(1, replace(full, commands=commands))
+    stuck = [h.args["step"] for h in result.trace if h.what == "stuck"]
+    assert stuck == ["settle"], "this history is about that"
+    assert result.violations == ()
+    assert result.status in {"aborted", "rolled-back"}
+    assert result.ended_s < 60.0 + 10.0 * len(orders) + 120.0

@@ -26,7 +26,9 @@ def test_without_its_guard_the_history_written_for_it_breaks_the_invariant(
     assert broken(rule, 1, history)
 
 
-@pytest.mark.parametrize("rule", MUTATIONS)
+@pytest.mark.parametrize(
+    "rule", [pytest.param(r, marks=[pytest.mark.soak] if m.seeds > 20 else []) for r, m in MUTATIONS.items()]
+)
 def test_without_its_guard_the_swarm_breaks_the_invariant_within_so_many_seeds(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
