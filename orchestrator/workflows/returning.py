@@ -159,7 +159,8 @@ class Returning:
     async def _compare(self, job: Job, seconds: float, passed: E, doing: str) -> Event:
         """Watch the zone beside the survivors; harm ends it early, too little data doubles the time once (I2)."""
         clock, policy = job.clock, job.policy
-        others = [z.id for z in job.neighbours or job.world.topology.zones() if z.id != job.zone.id]
+        neighbours = [z.id for z in job.neighbours]
+        everywhere = [z.id for z in job.world.topology.zones() if z.id != job.zone.id]
         before = await self._first_reading(job)
         deadline = clock.monotonic() + 2 * seconds + policy.verify_timeout_s
         while True:
@@ -174,7 +175,9 @@ class Returning:
                     raise
                 continue
             watched = seconds_between(before, after, job.zone.id)
-            theirs = window_of(before, after, *others)
+            theirs = window_of(before, after, *neighbours)
+            if not theirs.requests:  # Alone in its region, or its neighbours are dead: the other regions must do.
+                theirs = window_of(before, after, *everywhere)
             judgement = judge(window_of(before, after, job.zone.id), theirs, policy.gate)
             evidence = f"{doing} for {watched:.1f} s: {judgement.evidence}"
             if judgement.verdict is Verdict.UNHEALTHY:
