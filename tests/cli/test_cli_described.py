@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cli.shell import Shell, errors
 
 WHY = ("--reason", "a test")
@@ -139,6 +140,7 @@ def waiting(lab: Shell) -> str:
     raise AssertionError("no runbook asked within a minute")
 
 
+@pytest.mark.soak  # Half a minute; tests/operations/test_described.py holds every phase to the schema in virtual time.
 def test_a_region_is_emptied_and_comes_back(lab: Shell) -> None:
     out = lab.run("region", "evacuate", REGION, *WHY, "--log", "none", "--json")
     assert (0, "out") == (out.code, out.json("region")["course"]), out.err
