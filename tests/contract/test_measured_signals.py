@@ -223,6 +223,17 @@ def test_an_alert_rule_of_azure_is_bad_once_it_has_fired(rule: Any, alerts: Any,
         assert (["Fired"], [RULE], ["30d"]) == (query["monitorCondition"], query["alertRule"], query["timeRange"])
 
 
+def test_an_alert_on_a_later_page_has_fired_too() -> None:
+    alerts = "/subscriptions/sub-1/providers/Microsoft.AlertsManagement/alerts"
+    pages: dict[str, Any] = {RULE: ENABLED, "/second": {"value": [alert()]}}
+    with site(pages) as url:
+        pages[alerts] = {"value": [], "nextLink": f"{url}/second"}
+        azure = Azure(LabCredential())
+        said = read(AzureAlarm(azure, AzureAlert("users", RULE, url)))
+        azure.close()
+    assert Reading("bad", "alert rule users-fail has fired since 2030-01-01T00:00:00Z") == said
+
+
 def test_an_azure_that_does_not_answer_says_nothing() -> None:
     azure = Azure(LabCredential())
     said = read(AzureAlarm(azure, AzureAlert("users", RULE, f"http://127.0.0.1:{closed_port()}", timeout_s=10.0)))

@@ -53,9 +53,14 @@ class AzureAlarm:
         enabled = get_json(clients.compute, f"{rule}?api-version={RULES[rule.split('/')[-2].lower()]}")
         asked = {"monitorCondition": "Fired", "alertRule": rule, "timeRange": DAYS, "api-version": ALERTS}
         scope = "/".join(rule.split("/")[:3])
-        listed = get_json(clients.compute, f"{scope}/providers/Microsoft.AlertsManagement/alerts?{urlencode(asked)}")
-        fired = [alert["properties"]["essentials"] for alert in listed["value"]]
-        return bool(enabled["properties"]["enabled"]), [_since(alert) for alert in fired if _is_open(alert)]
+        page: str | None = f"{scope}/providers/Microsoft.AlertsManagement/alerts?{urlencode(asked)}"
+        fired: list[str] = []
+        while page and not fired:  # A page may be empty and yet not the last one.
+            listed = get_json(clients.compute, page)
+            alerts = [alert["properties"]["essentials"] for alert in listed["value"]]
+            fired = [_since(alert) for alert in alerts if _is_open(alert)]
+            page = listed.get("nextLink")
+        return bool(enabled["properties"]["enabled"]), fired
 
 
 def _is_open(alert: dict[str, Any]) -> bool:
