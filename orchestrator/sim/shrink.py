@@ -38,7 +38,7 @@ class _Trial:
         return not self.rules.isdisjoint(violation.rule for violation in result.violations)
 
 
-def shrink(result: Result, scenario: Scenario, trials: int = 400) -> Scenario:
+def shrink(result: Result, scenario: Scenario, trials: int = 150) -> Scenario:
     """Return the smallest scenario found that breaks a rule which `result` of `scenario` broke.
 
     Chances become the faults that were drawn, by number of call. Without a violation the scenario comes back as it is.
