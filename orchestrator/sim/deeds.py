@@ -25,6 +25,7 @@ from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
 from orchestrator.sim.world import World
 
 STOPS_WITHIN_S = 15.0  # a call under way, a load being measured: what a switch cannot call back
+CALL_S = 3.5  # the slowest call
 QUIET_S = 30.0  # on top of the longest effect
 
 
@@ -32,7 +33,8 @@ QUIET_S = 30.0  # on top of the longest effect
 class Deed:
     """A process is about to change something through a port. `intended`: its run's row names an effect.
 
-    `carrier` is whom the row of `run` names; `stalled_until_s` when the process last woke up from a SIGSTOP.
+    `carrier` is whom the row of `run` names, seen there first at `since_s`; `stalled_until_s` when the process last woke
+    up from a SIGSTOP.
     """
 
     process: str
@@ -40,6 +42,7 @@ class Deed:
     about: str
     intended: bool
     carrier: str | None
+    since_s: float
     stalled_until_s: float
     run: str
 
@@ -166,7 +169,7 @@ class NothingStaysOutSilently(DeedChecker):
 class IntentFirst(DeedChecker):
     """I11: nothing is changed unless the run's row says what is intended, and the row names whoever changes it.
 
-    A carrier that slept may still finish the one call it was in: no cloud checks a number of ours. That a run ends as
+    Whoever was overtaken may still finish the one call it was in: no cloud checks a number of ours. That a run ends as
     it would have ended without its crashes is judged by convergence. Does not verify: that the change is the effect's.
     """
 
@@ -175,7 +178,8 @@ class IntentFirst(DeedChecker):
     def wrote(self, world: World, deed: Deed) -> None:
         self.exercised += 1
         overtaken = deed.carrier != deed.process
-        if overtaken and deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S:
+        asleep = deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S
+        if overtaken and (asleep or deed.since_s >= world.now_s - CALL_S):
             return
         if not deed.intended:
             self.report(world, deed.about, f"{deed.call} of {deed.about} though no effect is intended")

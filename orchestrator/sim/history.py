@@ -122,6 +122,7 @@ class History:
     machine: WatchedMachine = field(default_factory=WatchedMachine)
     carriers: list[Process] = field(default_factory=list)
     wall_skew_s: float = 0.0
+    carried: dict[str, tuple[str | None, float]] = field(default_factory=dict)  # run -> its carrier, seen since when
     raised: list[Violation] = field(default_factory=list)
     world: World = field(init=False)
     faults: Faults = field(init=False)
@@ -200,8 +201,12 @@ class History:
         if name == "notify":
             return
         run = self.outings.run(self.runs[process.name])
+        carrier, since_s = self.carried.get(run.id, (None, 0.0))
+        if carrier != run.carrier:
+            since_s = self.world.now_s
+            self.carried[run.id] = (run.carrier, since_s)
         woke_s = process.stalled_until_s
-        deed = Deed(process.name, name, about, run.effect is not None, run.carrier, woke_s, run.id)
+        deed = Deed(process.name, name, about, run.effect is not None, run.carrier, since_s, woke_s, run.id)
         for checker in self.deeds:
             checker.wrote(self.world, deed)
 
