@@ -1,7 +1,7 @@
 """The service's fleet in one zone on Azure: one scale set, upgraded by Failout's order only.
 
-There is no autoscale setting: Azure Monitor cannot be told to leave a scale set alone while its zone is out, so capacity
-is fixed at a size that carries the loss of a zone (`Capacity`), and Failout scales survivors itself.
+There is no autoscale setting: Failout does not switch Azure Monitor's off while a zone is out, so capacity is fixed at a
+size that carries the loss of a zone (`Capacity`), and Failout scales survivors itself.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def judge(history: list[tuple[str, str | None]], epoch: int, world: dict[str, An
     assert all(of[:5] == ["v2", 2, True, "steady", 1.0] for of in world["zones"].values())
 
 
-@pytest.mark.parametrize("effect", ["drain", "upgrade", "ramp"])
+@pytest.mark.parametrize("effect", ["upgrade", *(pytest.param(e, marks=pytest.mark.soak) for e in ("drain", "ramp"))])
 def test_a_restart_under_a_deploy_loses_nothing_and_repeats_nothing(home: Path, tmp_path: Path, effect: str) -> None:
     server = Server(home / "data")
     server.create()

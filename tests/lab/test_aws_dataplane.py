@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dataplane_world import free_octets, until
 
 from orchestrator.lab.addresses import RegionAddresses
@@ -115,6 +116,7 @@ async def lab(folder: Path) -> AsyncIterator[Lab]:
             await asyncio.to_thread(thread.join, 10)
 
 
+@pytest.mark.soak  # by hand what test_aws_adapters_lab does with the adapters
 def test_a_zone_is_drained_refreshed_and_ramped_and_no_request_fails(tmp_path: Path) -> None:
     async def deploy() -> Summary:
         async with lab(tmp_path) as made:

@@ -233,6 +233,7 @@ def test_a_killed_zone_is_dead_until_healed_and_its_node_leaves_dns(tmp_path):
     play(tmp_path, aws(*free_octets(1), zones=2, instances=1), scenario=scenario)
 
 
+@pytest.mark.soak  # seconds of waiting for the DNS
 def test_a_dead_region_leaves_dns_through_its_health_check_and_comes_back(tmp_path):
     """And when every region is sick, every region is answered."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
 from dataplane_world import DNS_TTL_S, Region, Traffic, World, aws, azure, free_octets, until, world
 
 from orchestrator.lab.model import Admin, Process
@@ -47,6 +48,7 @@ async def ramp(made: World, region: Region, ids: list[str], weights: list[int]) 
         await asyncio.sleep(0.4)
 
 
+@pytest.mark.soak  # the right order: the deploys of tests/e2e take it
 def test_replacing_an_alb_zone_in_the_right_order_fails_no_request(tmp_path):
     """Deregister, drain, replace, come back through the ramp, join steady, leave the ramp."""
 
@@ -82,6 +84,7 @@ def test_replacing_an_alb_zone_in_the_right_order_fails_no_request(tmp_path):
     assert ["started", "listening", "exited"] == [e["state"] for e in made.events("process", instance=old)]
 
 
+@pytest.mark.soak  # the right order: the deploys of tests/e2e take it
 def test_replacing_a_tcp_zone_in_the_right_order_fails_no_request(tmp_path):
     """Admin Down, wait until no connection is left, reimage, ready, admin None one instance after the other."""
 
@@ -218,6 +221,7 @@ def test_ending_a_region_before_its_dns_answers_expired_costs_requests(tmp_path)
     assert end_a_region(tmp_path, 0.1).failed > 5
 
 
+@pytest.mark.soak  # the right order: the deploys of tests/e2e take it
 def test_ending_a_region_after_its_answers_and_connections_expired_costs_none(tmp_path):
     """Clients keep an answer for its TTL and a connection for 3 s at most; a long request takes 0.3 s more."""
     assert {} == end_a_region(tmp_path, DNS_TTL_S + 4.5).result.requests.failures
