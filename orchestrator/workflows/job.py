@@ -71,11 +71,15 @@ class Job:
     async def until(
         self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: StrEnum, doing: str
     ) -> T | Event:
-        """Look until it is so; the value, or the Event that says it was interrupted or came too late."""
+        """Look until it is so; the value, or the Event that says it was interrupted or came too late.
+
+        I2: what could not be looked at is not sick. A person must choose, and nothing is rolled back for it.
+        """
         result = await look_until(look, self.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s)
         if isinstance(result, Found):
             return result.value
         if isinstance(result, TimedOut):
+            late = E.STUCK if late is E.UNHEALTHY and result.blind else late
             return self.event(late, f"{doing} took more than {result.seconds:.0f} s: {result.last}")
         return self.event(E.INTERRUPTED, f"{doing} was interrupted")
 

@@ -25,10 +25,11 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """`last`: what the last look saw or why it could not look."""
+    """`last`: what the last look saw or why it could not look; `blind`: it could not."""
 
     seconds: float
     last: str
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ async def look_until(
 ) -> Found[T] | TimedOut | Stopped:
     """Call `look` every `every_s` until it returns something else than NotYet, at least once."""
     deadline = clock.monotonic() + timeout_s
-    last = "nothing was seen"
+    last, blind = "nothing was seen", True
     while True:
         if await interrupted():
             return Stopped()
@@ -61,14 +62,14 @@ async def look_until(
         try:
             seen = await look()
         except Transient as error:
-            last, wait_s = str(error), max(every_s, error.retry_after_s or 0.0)
+            last, blind, wait_s = str(error), True, max(every_s, error.retry_after_s or 0.0)
         else:
             if not isinstance(seen, NotYet):
                 return Found(seen)
-            last = seen.why
+            last, blind = seen.why, False
         remaining_s = deadline - clock.monotonic()
         if remaining_s <= 0:
-            return TimedOut(timeout_s, last)
+            return TimedOut(timeout_s, last, blind)
         await clock.sleep(min(wait_s, remaining_s))
 
 
