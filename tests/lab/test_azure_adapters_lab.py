@@ -24,6 +24,7 @@ from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import OUT, STEADY, ZoneSeen, ZoneTraffic, matches, ramp
 from orchestrator.lab.addresses import RegionAddresses
+from orchestrator.lab.ask import ask
 from orchestrator.lab.azure import EmulatedAzure, RegionPlan, provision
 from orchestrator.lab.azure.client import LabCredential, clients
 from orchestrator.lab.dataplane import DataPlane
@@ -122,6 +123,7 @@ def lab(folder: Path) -> Iterator[tuple[Driver, DataPlane, str]]:
             driver = Driver(emulated, document, addresses)
             asyncio.run(driver.traffic.read(driver.region))
             asyncio.run(until(lambda: probed_healthy(folder / "timeline.jsonl", 6)))
+            asyncio.run(until(lambda: serves(addresses.tcp_front)))
             yield driver, data_plane, name
             driver.azure.close()
         finally:
@@ -135,6 +137,11 @@ async def probed_healthy(timeline: Path, members: int) -> bool:
     lines = (await asyncio.to_thread(timeline.read_text)).splitlines()
     last = {e["instance"]: e["state"] for e in map(json.loads, lines) if e["kind"] == "member"}
     return sum(state == "healthy" for state in last.values()) == members
+
+
+async def serves(front: str) -> bool:
+    """What is healthy to the prober is not yet known to the front."""
+    return all([await ask("127.0.0.1", front, FRONT_PORT, "/", 1.0) == 200 for _ in range(3)])
 
 
 def profile(url: str, subscription_id: str, group: str, target: str) -> str:
