@@ -45,7 +45,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Doc:
+class Doc:
     """A mapping of a YAML file with the line that each key stands on."""
 
     file: Path
@@ -77,14 +77,14 @@ class _Doc:
             self.fail(key, f"{key!r} in {self.where} must be a number from {low:g} to {high:g}, not {value!r}")
         return value
 
-    def sub(self, key: str) -> _Doc:
+    def sub(self, key: str) -> Doc:
         value = self.values.get(key)
-        if not isinstance(value, _Doc):
+        if not isinstance(value, Doc):
             self.fail(key, f"{key!r} in {self.where} must be a mapping")
         return value
 
 
-def _read_yaml(path: Path) -> _Doc:
+def read_yaml(path: Path) -> Doc:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def _read_yaml(path: Path) -> _Doc:
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         # PyYAML meets a tag that does not fit its value ("!!bool x") with whatever its constructor stumbles over.
         raise Rejected(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(doc, _Doc):
+    if not isinstance(doc, Doc):
         raise Rejected(f"{path}:1: a mapping of keys is expected")
     return doc
 
@@ -114,7 +114,7 @@ def _value(path: Path, where: str, node: yaml.Node | None) -> Any:  # noqa: ANN4
             if key in values:
                 raise Rejected(f"{path}:{line}: key {key!r} stands twice in {where}")
             values[key], lines[key] = _value(path, key, value_node), line
-        return _Doc(path, where, node.start_mark.line + 1, values, lines)
+        return Doc(path, where, node.start_mark.line + 1, values, lines)
     if isinstance(node, yaml.SequenceNode):
         return [_value(path, where, item) for item in node.value]
     loader = yaml.SafeLoader("")
@@ -138,7 +138,7 @@ _SECONDS: Final = (0.0, 7 * 86400.0)
 
 def read_settings(path: Path) -> Settings:
     """Read failout.yaml; paths in it are relative to it. Raises Rejected (what, which line) or NotFound."""
-    doc = _read_yaml(path)
+    doc = read_yaml(path)
     doc.only(
         [
             "service",
@@ -171,7 +171,7 @@ def read_settings(path: Path) -> Settings:
     )
 
 
-def read_policy(doc: _Doc) -> DeployPolicy:
+def read_policy(doc: Doc) -> DeployPolicy:
     doc.only([f.name for f in fields(DeployPolicy)])
     given: dict[str, Any] = {}
     for key, value in doc.values.items():
@@ -193,12 +193,12 @@ def read_policy(doc: _Doc) -> DeployPolicy:
     return DeployPolicy(**given)
 
 
-def _limited(doc: _Doc, key: str) -> float:
+def _limited(doc: Doc, key: str) -> float:
     low, high = _LIMITS.get(key, _SECONDS)
     return doc.number(key, 0.0, low=low, high=high)
 
 
-def _read_gate(doc: _Doc) -> GatePolicy:
+def _read_gate(doc: Doc) -> GatePolicy:
     known = {f.name: f for f in fields(GatePolicy)}
     doc.only(list(known))
     given: dict[str, Any] = {}
@@ -216,7 +216,7 @@ _OBJECTIVE_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-def _read_objective(doc: _Doc) -> Objective:
+def _read_objective(doc: Doc) -> Objective:
     doc.only(list(_OBJECTIVE_LIMITS))
     given: dict[str, Any] = {}
     for key in doc.values:
@@ -232,7 +232,7 @@ _DRILL_LIMITS: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-def _read_drills(doc: _Doc, known: Mapping[str, SignalSpec]) -> DrillPolicy:
+def _read_drills(doc: Doc, known: Mapping[str, SignalSpec]) -> DrillPolicy:
     signals = ("outcome_signals", "blocking_signals")
     doc.only([*signals, *_DRILL_LIMITS])
     given: dict[str, Any] = {name: _names(doc, name, known) for name in signals if name in doc.values}
@@ -242,7 +242,7 @@ def _read_drills(doc: _Doc, known: Mapping[str, SignalSpec]) -> DrillPolicy:
     return DrillPolicy(**given)
 
 
-def _names(doc: _Doc, key: str, known: Mapping[str, SignalSpec]) -> tuple[str, ...]:
+def _names(doc: Doc, key: str, known: Mapping[str, SignalSpec]) -> tuple[str, ...]:
     value = doc.values[key]
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         doc.fail(key, f"{key!r} in {doc.where} must be a list of names, not {value!r}")
@@ -254,7 +254,7 @@ def _names(doc: _Doc, key: str, known: Mapping[str, SignalSpec]) -> tuple[str, .
     return tuple(value)
 
 
-def _read_signals(doc: _Doc) -> dict[str, SignalSpec]:
+def _read_signals(doc: Doc) -> dict[str, SignalSpec]:
     found: dict[str, SignalSpec] = {}
     for name in doc.values:
         signal = doc.sub(name)
@@ -270,7 +270,7 @@ def _read_signals(doc: _Doc) -> dict[str, SignalSpec]:
     return found
 
 
-def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:
+def _one_of(doc: Doc, key: str, known: Sequence[str]) -> str:
     value = doc.text(key)
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
@@ -279,7 +279,7 @@ def _one_of(doc: _Doc, key: str, known: Sequence[str]) -> str:
     return value
 
 
-def _shares(doc: _Doc, key: str) -> tuple[float, ...]:
+def _shares(doc: Doc, key: str) -> tuple[float, ...]:
     value = doc.values[key]
     good = isinstance(value, list) and all(
         isinstance(v, int | float) and not isinstance(v, bool) and 0 < v <= 1 for v in value
@@ -374,7 +374,7 @@ def _region(data: Mapping[str, Any]) -> Region:
 
 def read_release(path: Path) -> Release:
     """Read one manifest. Raises Rejected with the line, or NotFound."""
-    doc = _read_yaml(path)
+    doc = read_yaml(path)
     doc.only(["version", "images", "checks"])
     images = []
     for region in doc.sub("images").values:

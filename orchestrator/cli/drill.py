@@ -13,7 +13,7 @@ import click
 
 from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, table
 from orchestrator.cli.drill_schedule import command as schedule
-from orchestrator.cli.drill_schedule import human_schedules
+from orchestrator.cli.drill_schedule import human_schedules, listed
 from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
@@ -178,12 +178,7 @@ def _end(run: Run, *, as_json: bool) -> None:
 @options
 def list_(config: Path | None, *, as_json: bool) -> None:
     """List the schedules and the last drills, newest first."""
-    from orchestrator.operations.drilled import list_drills  # noqa: PLC0415
-
-    now = datetime.now(UTC)
-    data = glance(
-        config, lambda rows, service: list_drills(rows, service, now), lambda service: list_drills(None, service, now)
-    )
+    data = listed(config)
     emit(
         data, as_json=as_json, human=lambda: f"{human_schedules(data['schedules'])}\n\n{_human_drills(data['drills'])}"
     )

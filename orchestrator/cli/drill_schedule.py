@@ -127,14 +127,19 @@ def _seconds(option: str, text: str) -> float:
 @options
 def list_(config: Path | None, *, as_json: bool) -> None:
     """List the schedules with when each fires next and what came of the last time."""
+    data = listed(config)
+    told = {"schema": 1, "service": data["service"], "schedules": data["schedules"]}
+    emit(told, as_json=as_json, human=lambda: human_schedules(data["schedules"]))
+
+
+def listed(config: Path | None) -> dict[str, Any]:
+    """Schedules and drills, read without taking a lock."""
     from orchestrator.operations.drilled import list_drills  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    data = glance(
+    return glance(
         config, lambda rows, service: list_drills(rows, service, now), lambda service: list_drills(None, service, now)
     )
-    told = {"schema": 1, "service": data["service"], "schedules": data["schedules"]}
-    emit(told, as_json=as_json, human=lambda: human_schedules(data["schedules"]))
 
 
 def human_schedules(schedules: list[dict[str, Any]]) -> str:

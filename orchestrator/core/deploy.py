@@ -70,9 +70,7 @@ class E(StrEnum):
     STEP_MERGED = "step-merged"  # Too small to be measured under the load of now: the next step covers it (I9).
     RAMPED = "ramped"
     JOINED = "joined"
-    REJOINED = (
-        "rejoined"  # Joined after a rollback, or something stronger waits: it skips the bake, never health (I12).
-    )
+    REJOINED = "rejoined"  # After a rollback, or something stronger waits: it skips the bake, never health (I12).
     BAKED = "baked"
     SETTLED = "settled"
     WITHDRAWN = "withdrawn"

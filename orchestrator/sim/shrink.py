@@ -1,4 +1,4 @@
-"""From a history that breaks a rule to the shortest that still breaks it, told as a scenario file.
+"""From a history that breaks a rule to the shortest found that still breaks it, told as a scenario file.
 
 Delta debugging (Zeller and Hildebrandt, 2002): drop halves, then quarters, down to single faults and orders. What is
 left is one minimum, not the only one: dropping any single line of it makes the violation go away.

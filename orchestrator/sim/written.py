@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import _Doc, _read_yaml, read_policy
+from orchestrator.config import Doc, read_policy, read_yaml
 from orchestrator.core.deploy import DeployPolicy, OnExpiry, RunStatus
 from orchestrator.core.topology import Topology
 from orchestrator.operations.outings import OVERRIDABLE
@@ -158,7 +158,7 @@ FORMS: tuple[_Form, ...] = (
 
 def read_scenario(path: Path) -> Written:
     """Read one file. Raises Rejected (file, line, what is wrong, the nearest valid word) or NotFound."""
-    doc = _read_yaml(path)
+    doc = read_yaml(path)
     doc.only(_KEYS)
     topology = _topology(doc)
     scenario = Scenario(topology, doc.number("load", 0.0, low=0.001, high=1e9))
@@ -181,7 +181,7 @@ def read_scenario(path: Path) -> Written:
     return Written(replace(scenario, **given, **_events(doc, topology)), int(seed), _expectation(doc))
 
 
-def _topology(doc: _Doc) -> Topology:
+def _topology(doc: Doc) -> Topology:
     zones = doc.sub("zones")
     for region in zones.values:
         if not re.fullmatch(r"(aws|azure)/[a-z0-9-]+", region):
@@ -200,7 +200,7 @@ def _zones(topology: Topology) -> list[str]:
     return [zone.id for zone in topology.zones()]
 
 
-def _plain(doc: _Doc, key: str, default: Any) -> Any:  # noqa: ANN401 - a Physics gives a Physics, a Behaviour one
+def _plain(doc: Doc, key: str, default: Any) -> Any:  # noqa: ANN401 - a Physics gives a Physics, a Behaviour one
     """A flat mapping onto the fields of a dataclass: numbers, and true or false where the default is that."""
     if key not in doc.values:
         return default
@@ -217,7 +217,7 @@ def _plain(doc: _Doc, key: str, default: Any) -> Any:  # noqa: ANN401 - a Physic
     return replace(default, **given)
 
 
-def _policy(doc: _Doc) -> DeployPolicy:
+def _policy(doc: Doc) -> DeployPolicy:
     """The keys of failout.yaml; what is not given is brisk, so that a history takes minutes."""
     read = read_policy(doc)
     given = {key: getattr(read, key) for key in doc.values}
@@ -226,7 +226,7 @@ def _policy(doc: _Doc) -> DeployPolicy:
     return replace(BRISK, **given)
 
 
-def _calls(doc: _Doc) -> dict[int, Fault]:
+def _calls(doc: Doc) -> dict[int, Fault]:
     plan: dict[int, Fault] = {}
     for key in doc.values:
         if not key.isdecimal():
@@ -235,29 +235,29 @@ def _calls(doc: _Doc) -> dict[int, Fault]:
     return plan
 
 
-def _texts(doc: _Doc, key: str) -> list[str]:
+def _texts(doc: Doc, key: str) -> list[str]:
     value = doc.values[key]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         doc.fail(key, f"{key!r} must be a list of names, not {value!r}")
     return value
 
 
-def _known(doc: _Doc, key: str | None, name: str, known: Sequence[str]) -> str:
+def _known(doc: Doc, key: str | None, name: str, known: Sequence[str]) -> str:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         doc.fail(key, f"there is no {name!r}; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(known)}")
     return name
 
 
-def _events(doc: _Doc, topology: Topology) -> dict[str, Any]:
+def _events(doc: Doc, topology: Topology) -> dict[str, Any]:
     items = doc.values.get("events", [])
     if not isinstance(items, list):
         doc.fail("events", "'events' must be a list of lines like `- at 30s: kill zone aws/us-east-1a for 40 s`")
     found: dict[str, list[Any]] = {}
     for item in items:
-        if not isinstance(item, _Doc) or len(item.values) != 1:
-            (item if isinstance(item, _Doc) else doc).fail(
-                None if isinstance(item, _Doc) else "events", "an event is one `at SECONDSs: what happens`"
+        if not isinstance(item, Doc) or len(item.values) != 1:
+            (item if isinstance(item, Doc) else doc).fail(
+                None if isinstance(item, Doc) else "events", "an event is one `at SECONDSs: what happens`"
             )
         name, thing = _event(item, topology)
         found.setdefault(name, []).append(thing)
@@ -269,7 +269,7 @@ def _events(doc: _Doc, topology: Topology) -> dict[str, Any]:
     return given
 
 
-def _event(item: _Doc, topology: Topology) -> tuple[str, object]:
+def _event(item: Doc, topology: Topology) -> tuple[str, object]:
     ((when, sentence),) = item.values.items()
     at = re.fullmatch(rf"at ({_NUMBER}) ?s", when)
     if at is None:
@@ -290,7 +290,7 @@ def _event(item: _Doc, topology: Topology) -> tuple[str, object]:
     return form.put(float(at.group(1)), said)
 
 
-def _expectation(doc: _Doc) -> Expectation:
+def _expectation(doc: Doc) -> Expectation:
     if "expect" not in doc.values:
         return Expectation()
     sub = doc.sub("expect")
