@@ -79,6 +79,7 @@ class E(StrEnum):
     SENT_BACK = "sent-back"  # A person's order: out again as carefully as the first time.
     CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.
     RECALLED = "recalled"  # Sent back before anything in it was replaced: it may return at once (I9).
+    PUT_BACK = "put-back"  # A resume while its preparations are undone: that goes on, and its goal it has not reached.
     HOLD = "hold"
     INCONCLUSIVE = "inconclusive"
     STUCK = "stuck"  # An effect could not be done: denied, rejected, timed out.
@@ -171,7 +172,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     },
     _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_ORDERED},
     _Z.HELD_OUT: {E.RESUME: _Z.DRAINING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING},
-    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, E.CANCELLED: _Z.JOINING, **_ORDERED},
+    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, E.PUT_BACK: _Z.JOINING, E.CANCELLED: _Z.JOINING, **_ORDERED},
     _Z.DONE: {E.SENT_BACK: _Z.WAITING, E.RETARGET: _Z.WAITING},
 }
 
@@ -374,14 +375,12 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
     if kind is E.UNHEALTHY:
         # A zone that is sick at the version it had is nothing that a second rollback would mend: a person must look.
         return E.HOLD if zone.reverting or state.policy.on_failure is OnFailure.HOLD else E.REVERT
-    if kind is E.DRAIN_TIMED_OUT and zone.touched:
+    if kind in {E.DRAIN_TIMED_OUT, E.UNPREPARED} and zone.touched:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
-    if kind is E.UNPREPARED and zone.touched:
-        return E.STUCK
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.PREPARING:
         return E.CANCELLED
-    if kind is E.SENT_BACK and zone.withdrawing and zone.state is ZoneState.HELD_SERVING:
-        return E.CANCELLED
+    if kind in {E.SENT_BACK, E.RESUME} and zone.withdrawing and zone.state is ZoneState.HELD_SERVING:
+        return E.CANCELLED if kind is E.SENT_BACK else E.PUT_BACK
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
     if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):

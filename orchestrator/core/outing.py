@@ -93,12 +93,13 @@ class OutingEvent(StrEnum):
     RESTORE = "restore"
     EVACUATE = "evacuate"
     EXTEND = "extend"
+    TAKE_OVER = "take-over"  # A person wants what a drill has out: from now on it is that person's.
 
 
 _E = OutingEvent
 ORDER_REFUSED: Final = "order-refused"
-ORDERS: Final = frozenset({_E.PAUSE, _E.RESUME, _E.RESTORE, _E.EVACUATE, _E.EXTEND, "abort"})
-_ANYWHERE: Final = frozenset({_E.PAUSE, _E.EXTEND, _E.WARNED, _E.ALARMED})  # They move no stage.
+ORDERS: Final = frozenset({_E.PAUSE, _E.RESUME, _E.RESTORE, _E.EVACUATE, _E.EXTEND, _E.TAKE_OVER, "abort"})
+_ANYWHERE: Final = frozenset({_E.PAUSE, _E.EXTEND, _E.TAKE_OVER, _E.WARNED, _E.ALARMED})  # They move no stage.
 
 _G = Stage
 _BACK: Final = {_E.RESTORE: _G.RETURNING}
@@ -336,9 +337,14 @@ def _order(state: OutingState, order: Order) -> Event:
         if order.kind == "rollback":
             why = f"nothing was replaced in {state.zone}, so there is nothing to roll back; restore brings it back"
         return Event(ORDER_REFUSED, evidence=why, order=order.id)
-    if kind == _E.EXTEND and _instant(order.args.get("expires_at")) is None:
-        return Event(ORDER_REFUSED, evidence="extend needs expires_at, an instant with its zone", order=order.id)
-    return Event(kind, state.zone, evidence, order.args, order.id)
+    if kind in {_E.EXTEND, _E.TAKE_OVER} and _instant(order.args.get("expires_at")) is None:
+        return Event(ORDER_REFUSED, evidence=f"{kind} needs expires_at, an instant with its zone", order=order.id)
+    args = order.args
+    if kind == _E.TAKE_OVER:
+        if state.ask.asker is Asker.PERSON:
+            return Event(ORDER_REFUSED, evidence=f"{state.zone} is {state.ask.author}'s already", order=order.id)
+        args = {"on_expiry": str(OnExpiry.HOLD), **args, "author": order.author}
+    return Event(kind, state.zone, evidence, args, order.id)
 
 
 def _instant(text: Json) -> datetime | None:
@@ -368,6 +374,8 @@ def apply(state: OutingState, event: Event, now: datetime) -> OutingState:
             until = _instant(event.args["expires_at"])
             assert until is not None
             return replace(state, ask=replace(state.ask, expires_at=until), began=now, warned=False, alarms=0)
+        case _E.TAKE_OVER:
+            return _taken_over(state, event, now)
         case _E.WARNED:
             return replace(state, warned=True)
         case _E.ALARMED:
@@ -375,6 +383,21 @@ def apply(state: OutingState, event: Event, now: datetime) -> OutingState:
         case _:
             paused = state.paused and event.order is None
             return _after(replace(state, paused=paused), meaning(state, kind), event, now)
+
+
+def _taken_over(state: OutingState, event: Event, now: datetime) -> OutingState:
+    """The zone stays where it is, until that person or that person's expiry says otherwise."""
+    until = _instant(event.args["expires_at"])
+    assert until is not None
+    ask = replace(
+        state.ask,
+        asker=Asker.PERSON,
+        author=str(event.args["author"]),
+        expires_at=until,
+        on_expiry=OnExpiry(str(event.args["on_expiry"])),
+        due_at=None,
+    )
+    return replace(state, ask=ask, began=now, warned=False, alarms=0, reason=event.evidence)
 
 
 def meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:

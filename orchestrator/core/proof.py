@@ -305,7 +305,8 @@ def _worth(
     if unknown:
         return Worth.WEAK, f"nobody measured how busy {', '.join(unknown)} was; {told}"
     if compared.verdict is not Verdict.HEALTHY:
-        return Worth.WEAK, f"too few requests to compare; {told}"
+        few = f"{seen.during.requests} of the survivors while it was out, {seen.before.requests} before"
+        return Worth.WEAK, f"too few requests to compare ({few}); {told}"
     return Worth.GOOD, told
 
 

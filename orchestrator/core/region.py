@@ -60,6 +60,7 @@ class M(StrEnum):
     RESUME = "resume"
     RETURN = "return"
     EVACUATE = "evacuate"
+    TAKE_OVER = "take-over"  # A person wants what a drill has out: it moves no phase.
 
 
 _P = Phase
@@ -135,7 +136,7 @@ _EFFECT_OF: Final[Mapping[Phase, str]] = {
 }
 FINISHED: Final = frozenset({_P.RETURNED, _P.CALLED_OFF})
 HELD: Final = frozenset({_P.HELD_ASKING, _P.HELD_LEAVING, _P.HELD_OUT, _P.HELD_RETURNING, _P.HELD_SETTLING})
-ORDERS: Final = frozenset({M.RESUME, M.RETURN, M.EVACUATE})
+ORDERS: Final = frozenset({M.RESUME, M.RETURN, M.EVACUATE, M.TAKE_OVER})
 ORDER_REFUSED: Final = "order-refused"
 _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
@@ -189,7 +190,8 @@ def decide(state: RegionState, facts: Facts) -> Effect | Event | None:
 
 def _order(state: RegionState, order: Order) -> Event:
     kind = M.RETURN if order.kind in {"abort", "restore"} else order.kind
-    if kind not in ORDERS or kind not in TRANSITIONS[state.phase]:
+    theirs = kind == M.TAKE_OVER and state.asker == "drill"
+    if kind not in ORDERS or not (theirs or kind in TRANSITIONS[state.phase]):
         why = f"{order.kind} makes no sense while {state.place} is {state.phase}"
         return Event(ORDER_REFUSED, evidence=why, order=order.id)
     return Event(kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", order=order.id)
@@ -202,14 +204,9 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
     if event.kind == M.REFUSED and event.args.get("rule") == "I1":
         # The store's own word for a lease that another run holds: wait for it, and decide again on fresh facts.
         raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
-    try:
-        kind = _meaning(state, M(event.kind))
-    except ValueError:
-        raise IllegalTransition(f"{event.kind} is no event of a region") from None
-    try:
-        phase = TRANSITIONS[state.phase][kind]
-    except KeyError:
-        raise IllegalTransition(f"{state.place}: {kind} while {state.phase}") from None
+    if event.kind == M.TAKE_OVER and state.phase not in FINISHED:
+        return replace(state, asker="person", reason=event.evidence)
+    kind, phase = _transition(state, event)
     since = state.since if phase is state.phase and kind is not M.EXPIRED else now
     moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
     match kind:
@@ -238,6 +235,16 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
             return replace(moved, reason=event.evidence)
         case _:
             return moved
+
+
+def _transition(state: RegionState, event: Event) -> tuple[M, Phase]:
+    try:
+        kind = _meaning(state, M(event.kind))
+        return kind, TRANSITIONS[state.phase][kind]
+    except ValueError:
+        raise IllegalTransition(f"{event.kind} is no event of a region") from None
+    except KeyError:
+        raise IllegalTransition(f"{state.place}: {event.kind} while {state.phase}") from None
 
 
 def _meaning(state: RegionState, kind: M) -> M:

@@ -10,7 +10,7 @@ from typing import Final
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
-from orchestrator.core.outing import TRANSITIONS, Ask, Asker, Mode, OutingEvent, begin
+from orchestrator.core.outing import TRANSITIONS, Ask, Asker, Mode, OutingEvent, Stage, begin
 from orchestrator.core.outing_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Lease, Run, Store
@@ -20,6 +20,10 @@ from orchestrator.operations.switches import refuse_switched_off
 
 OVERRIDABLE: Final = ("I1", "I2", "I3", "I14")
 LONGEST_S: Final = 30 * 86400.0
+_STAYS: Final = frozenset(
+    {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT}
+    | {Stage.HELD_LEAVING, Stage.HELD_OUT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ async def start_outing(
     """Create the run that takes the zone out. An evacuation of a zone whose drain is under way speeds that one up.
 
     Refused while another zone is out, naming who has it (I1); under a freeze, unless it is an evacuation (I14). A drill
-    makes way for a person, a deploy for an evacuation.
+    makes way for a person, a deploy for an evacuation; a person who wants the very zone that a drill has out takes it over.
     """
     overriding = f", overriding {', '.join(ask.overrides)}" if ask.overrides else ""
     act = f"zone {ask.mode} {ask.zone} until {ask.expires_at:%Y-%m-%d %H:%M} UTC{overriding}"
@@ -116,11 +120,18 @@ def taken(lease: Lease, holder: Run, zone: str | None = None) -> Refused:
 
 
 async def _again(store: Store, run: Run, ask: Ask, now: datetime) -> Run:
-    stage = parse(run.state).stage
-    if _evacuates(ask) and OutingEvent.EVACUATE in TRANSITIONS[stage]:
+    has = parse(run.state)
+    drills = has.ask.asker is Asker.DRILL and ask.asker is Asker.PERSON
+    takes_over = drills and (has.stage in _STAYS or _evacuates(ask))
+    speeds_up = _evacuates(ask) and OutingEvent.EVACUATE in TRANSITIONS[has.stage]
+    if takes_over:
+        until: dict[str, Json] = {"expires_at": ask.expires_at.isoformat(), "on_expiry": str(ask.on_expiry)}
+        await store.post_order(run.id, OutingEvent.TAKE_OVER, author=ask.author, reason=ask.reason, now=now, args=until)
+    if speeds_up:
         await store.post_order(run.id, OutingEvent.EVACUATE, author=ask.author, reason=ask.reason, now=now)
+    if takes_over or speeds_up:
         return run
-    why = f"{ask.zone} is {stage} already: {run.kind} {run.id} of {run.author}, {run.reason}"
+    why = f"{ask.zone} is {has.stage} already: {run.kind} {run.id} of {run.author}, {run.reason}"
     raise Refused("I1", why, zone=ask.zone, next_command=f"failout zone restore {ask.zone} --reason ...")
 
 

@@ -57,7 +57,10 @@ async def start_evacuation(
     if asker is Asker.DRILL:
         await _require_nothing_out(store, service)
     elif other is not None and of_drill(other):
-        other = None  # It makes way below.
+        if set(parse(other.state).regions) == set(regions):
+            await store.post_order(other.id, M.TAKE_OVER, author=author, reason=reason, now=now)
+        else:
+            other = None  # It makes way below.
     act = f"region evacuate {' '.join(regions)}" + (f", overriding {', '.join(overrides)}" if overrides else "")
     if other is not None:
         state = parse(other.state)
@@ -92,6 +95,8 @@ async def make_way(
 ) -> None:
     """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
     for lease in await store.leases(service):
+        if lease.run == run:
+            continue  # It has the place already.
         holder = await store.load(lease.run)
         drill = holder.kind != "deploy" and of_drill(holder)
         kind = "suspend" if holder.kind == "deploy" and evacuating else "restore" if drill else None

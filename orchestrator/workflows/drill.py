@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from orchestrator.core.drill import DrillEvent, DrillState, Phase, reason_survivors_fail
 from orchestrator.core.errors import Denied, NoCapacity, NotFound, Refused, Rejected, Transient
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.outing import Stage
+from orchestrator.core.outing import Asker, Stage
 from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.proof import Proof, Worth
 from orchestrator.core.region import Phase as Where
@@ -55,11 +55,12 @@ class Operations(Protocol):
 class Part:
     """How far the run is that takes the place out, whichever machine carries it.
 
-    `leaving`: it has not turned back. `away`: its users are being carried by others. `refused`: it never left. `serves`: it has
-    its users back and waits for a person.
+    `taken`: a person has taken it over. `leaving`: it has not turned back. `away`: its users are being carried by others.
+    `refused`: it never left. `serves`: it has its users back and waits for a person.
     """
 
     run: Run
+    taken: bool
     leaving: bool
     away: bool
     refused: bool
@@ -75,12 +76,14 @@ def part_of(run: Run) -> Part:
         out = region.since if region.phase is Where.OUT else None
         leaving, away = region.phase in _REGION_LEAVING, region.phase in _REGION_AWAY
         refused, serves = region.phase is Where.HELD_ASKING, region.phase is Where.HELD_SETTLING
-        return Part(run, leaving, away, refused, serves, out, str(region.phase), region.reason or region.note)
+        taken = region.asker != Asker.DRILL
+        return Part(run, taken, leaving, away, refused, serves, out, str(region.phase), region.reason or region.note)
     outing = parse_outing(run.state)
     out = outing.since if outing.stage is Stage.OUT else None
     leaving, away = outing.stage in _LEAVING and not outing.sick, outing.stage in _AWAY
     refused, serves = outing.stage is Stage.REFUSED, outing.stage in {Stage.HELD_SERVING, Stage.HELD_SETTLING}
-    return Part(run, leaving, away, refused, serves, out, str(outing.stage), outing.reason or outing.note)
+    taken = outing.ask.asker is not Asker.DRILL
+    return Part(run, taken, leaving, away, refused, serves, out, str(outing.stage), outing.reason or outing.note)
 
 
 class DrillPerformer:
@@ -151,6 +154,8 @@ class DrillPerformer:
     async def _ended(self, state: DrillState, part: Part) -> Event | None:
         """What the run itself has come to: over, refused, not to be emptied, or called back by somebody else."""
         wish = state.wish
+        if part.taken:
+            return Event(DrillEvent.STOPPED, evidence=f"{wish.place} was taken over: {part.why}")
         if part.refused or part.run.finished or not part.leaving:
             events = await self._store.events(part.run.id)
             if part.refused:
@@ -178,7 +183,10 @@ class DrillPerformer:
                 run = await self._store.load(state.outing)
                 if run.finished:
                     return await self._returned(state, run)
-                ended = await self._send_back(state, part_of(run))
+                part = part_of(run)
+                if part.taken:
+                    return self._not_ours(state, part)
+                ended = await self._send_back(state, part)
                 if ended is None and state.verdict is Phase.SUCCEEDED and clock.monotonic() >= read_at:
                     read_at = clock.monotonic() + state.wish.policy.read_every_s
                     ended = await watch.outcome()
@@ -190,6 +198,14 @@ class DrillPerformer:
                 return ended
             await clock.sleep(GLANCE_S)
         return Event(DrillEvent.INTERRUPTED, evidence="the return goes on by itself")
+
+    def _not_ours(self, state: DrillState, part: Part) -> Event:
+        """What a person has taken over is theirs to bring back."""
+        if state.verdict is Phase.SUCCEEDED:
+            return Event(
+                DrillEvent.NOT_RETURNED, evidence=f"{state.wish.place} was taken over on its way back: {part.why}"
+            )
+        return Event(DrillEvent.RETURNED, evidence=state.reason)
 
     async def _send_back(self, state: DrillState, part: Part) -> Event | None:
         """Once. Whatever has turned back and waits for a person by now is theirs."""

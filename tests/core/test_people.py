@@ -39,7 +39,7 @@ SENT = {
     "suspend": {Z.PREPARING: Z.SETTLING, Z.DRAINING: Z.JOINING, Z.BAKING: Z.SETTLING},  # everything else goes on
     "pause": {},
 }
-SAID = {  # of an outing that is not paused: the orders that each stage takes, beyond pause and extend
+SAID = {  # of an outing that is not paused: the orders that each stage takes, beyond pause and extend; a drill's: taken over
     G.WAITING: {"abort", "restore", "evacuate"},
     G.PREPARING: {"abort", "restore", "evacuate"},
     G.DRAINING: {"abort", "restore", "evacuate"},
@@ -65,7 +65,7 @@ def deploys() -> set[deploy.DeployState]:
 
 @pytest.fixture(scope="module")
 def outings() -> set[outing.OutingState]:
-    asks = (explore_outing.ask(mode) for mode in outing.Mode)
+    asks = (explore_outing.ask(mode, asker) for mode in outing.Mode for asker in outing.Asker)
     return {state for ask in asks for state in explore_outing.explore(ask).states}
 
 
@@ -121,7 +121,8 @@ def test_an_outing_takes_these_orders_and_refuses_the_others_by_name(outings: se
             continue
         said = {kind: outing.decide(state, Facts(explore.NOW, (explore_outing.order(kind),))) for kind in _ALL}
         taken = {kind for kind, event in said.items() if isinstance(event, Event) and event.kind in set(OutingEvent)}
-        assert SAID[state.stage] | {"pause", "extend"} == taken
+        drills = {"take-over"} if state.ask.asker is outing.Asker.DRILL else set()
+        assert SAID[state.stage] | {"pause", "extend"} | drills == taken
         refused = said["rollback"]
         assert isinstance(refused, Event)
         assert "nothing was replaced" in refused.evidence

@@ -8,8 +8,9 @@ from workflows.outing_stage import AWS, AWS_B, AZURE, now_
 
 from orchestrator.core.errors import NotFound, Refused
 from orchestrator.core.outing import Mode
+from orchestrator.core.outing_row import parse
 from orchestrator.operations.deploys import order_around_drills, refuse_taken
-from orchestrator.operations.regions import make_way
+from orchestrator.operations.regions import make_way, start_evacuation
 from orchestrator.operations.switches import turn
 from orchestrator.ports import Finding
 from orchestrator.sim.scheduler import Process
@@ -142,6 +143,32 @@ def test_i1_a_person_who_takes_a_zone_out_goes_first_and_the_drill_makes_way() -
     assert pytest.approx(service.presence(AWS)) == 1.0
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_i1_a_person_who_wants_the_very_zone_takes_it_over_and_it_stays_out(mode: Mode) -> None:
+    service = DrillService()
+    run = service.drill(AWS, duration_s=600.0)
+    service.until_out(run)
+    assert f"{run}.out" == service.take_out(AWS, mode)
+    status, why = service.ended(run, within_s=60.0)
+    assert ("interrupted", True) == (status, f"{AWS} was taken over: take-over ordered by ada" in why), why
+    service.wait(900.0)
+    assert ("out", 0.0) == (service.run(f"{run}.out").status, service.presence(AWS))
+
+
+@pytest.mark.parametrize(
+    ("during", "at", "outcome"), [("watching", "draining", "interrupted"), ("returning", "verifying", "failed")]
+)
+def test_i1_a_person_who_evacuates_the_zone_of_a_drill_on_its_way_has_it(during: str, at: str, outcome: str) -> None:
+    service = DrillService()
+    run = service.drill(AWS, duration_s=30.0)
+    service.until(lambda: service.state(run).phase == during and parse(service.run(f"{run}.out").state).stage == at)
+    service.take_out(AWS, Mode.EVACUATE)
+    assert outcome == service.ended(run, within_s=60.0)[0]
+    service.until_status(f"{run}.out", "out")
+    service.wait(900.0)
+    assert ("out", 0.0) == (service.run(f"{run}.out").status, service.presence(AWS))
+
+
 def test_i1_a_deploy_goes_first_too() -> None:
     service = DrillService()
     run = service.drill(AWS, duration_s=3600.0)
@@ -193,3 +220,17 @@ def test_a_region_drill_empties_the_region_through_the_global_tier_and_brings_it
     status, why = service.ended(run, within_s=1800.0)
     assert ("succeeded", 0.0) == (status, service.harmed()), why
     assert "drill" == dict(service.run(f"{run}.out").state)["asker"]  # type: ignore[arg-type]
+
+
+def test_i1_a_person_who_wants_the_very_region_takes_it_over_and_it_stays_out() -> None:
+    service = DrillService(users_rps=120.0, drain_timeout_s=900.0)
+    region = service.topology.region_of(AZURE).id
+    run = service.drill(region, tier="region", duration_s=300.0)
+    service.until_out(run)
+    wants = {"run": "region-1", "author": "eve", "reason": "smoke", "now": service.now()}
+    taken = now_(start_evacuation(service.store, service.topology, service.policy, [region], **wants))
+    assert f"{run}.out" == taken.id
+    status, why = service.ended(run, within_s=60.0)
+    assert ("interrupted", True) == (status, "take-over ordered by eve: smoke" in why), why
+    service.wait(900.0)
+    assert "out" == service.run(f"{run}.out").status
