@@ -7,6 +7,9 @@ READY  := $(VENV)/.ready
 INFRA  := .venv-infra
 INFRA_READY := $(INFRA)/.ready
 
+# Hundreds of processes start here: each would compile every module anew where this is set, as in many images.
+unexport PYTHONDONTWRITEBYTECODE
+
 CASES  := good_deploys sick_versions sick_clouds sick_zones
 
 .PHONY: demo test check soak soak-tests soak-cases $(CASES:%=cases-%) infra test-infra lock clean

@@ -20,7 +20,8 @@ SIX = (RegionBlueprint("aws", "us-east-1", 3), RegionBlueprint("azure", "eastus"
 def test_a_deploy_that_was_killed_in_the_middle_leaves_six_fresh_proofs_where_there_were_none(
     tmp_path: Path, case: Case
 ) -> None:
-    with stage(tmp_path, blueprint(SIX, instances=1)) as made:
+    # Each zone is compared with the seconds since the last one was back: a bake long enough for some requests.
+    with stage(tmp_path, blueprint(SIX, instances=1, policy={"bake_s": 4.0})) as made:
         before = made.failout("proof", "--json").wait()
         assert 12 == before.code, before.err
         assert {"never"} == {zone["state"] for zone in json.loads(before.out)["zones"]}
