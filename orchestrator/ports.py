@@ -45,13 +45,27 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """The cloud's own: between how many instances it moves the fleet while it is `enabled`."""
+
+    minimum: int
+    maximum: int
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSeen:
-    """`autoscaling` False: nothing but Failout changes the number of instances. `model_version`: what new instances get."""
+    """`autoscaling` False: nothing but Failout changes the number of instances. `model_version`: what new instances get.
+
+    `autoscaler` None: the zone has none, or it could not be read; then `unread` says why, and `autoscaling` is True.
+    """
 
     instances: tuple[Instance, ...]
     desired: int
     model_version: str | None
     autoscaling: bool
+    autoscaler: Autoscaler | None = None
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +94,13 @@ class Fleet(Protocol):
     async def replacement(self, zone: Zone) -> Replacement: ...
 
     async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
-        """Ask for `instances`; returns at once. Raises NoCapacity when the cloud says at once that there is none."""
+        """Ask for `instances`; returns at once. Raises NoCapacity when the cloud says at once that there is none.
+
+        The cloud's own autoscaler gets this number as its minimum, or it would take away again what was asked for.
+        """
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        """Freeze or thaw whatever would change or repair the fleet by itself (scale-in, repairs)."""
+        """Freeze or thaw whatever would change or repair the fleet by itself (autoscaler, repairs)."""
 
 
 class Traffic(Protocol):

@@ -16,7 +16,7 @@ from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe,
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import Placement, ZoneSeen, ZoneTraffic
-from orchestrator.ports import Fence, FleetSeen, GlobalSeen, Instance, Notice, Peer, Replacement
+from orchestrator.ports import Autoscaler, Fence, FleetSeen, GlobalSeen, Instance, Notice, Peer, Replacement
 from orchestrator.sim import load
 from orchestrator.sim.faults import Wire
 from orchestrator.sim.truth import BACKEND_POOL, RAMP_POOL, STEADY_POOL, Admin, Blow, Box, Life, RegionTruth, ZoneTruth
@@ -45,7 +45,9 @@ class SimFleet:
             Instance(box.id, box.address, box.version, box.life is Life.RUNNING, box.version == place.model)
             for box in place.boxes
         )
-        return FleetSeen(instances, place.desired, place.model, autoscaling=place.repairs)
+        # Nothing moves a fleet of this world but Failout, so what was asked for is its minimum.
+        bounds = Autoscaler(place.desired, zone.instances_max, enabled=place.repairs)
+        return FleetSeen(instances, place.desired, place.model, place.repairs, bounds)
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
         del image  # its data is the cloud's own vocabulary; this cloud goes by the version

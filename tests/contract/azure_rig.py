@@ -211,7 +211,7 @@ def azure_rig() -> Iterator[AzureRig]:
     world, document = provisioned()
     emulated = EmulatedAzure({"eastus": BLOCK}, rate_limits=False)
     copied = copy.deepcopy(world)
-    for name in ("groups", "network", "balancers", "scale_sets", "profiles"):
+    for name in ("groups", "network", "balancers", "scale_sets", "profiles", "autoscale"):
         setattr(emulated._world, name, getattr(copied, name))
     document = {**document, "api": {"endpoint_url": emulated.start()}}
     machines = Machines(emulated)

@@ -9,7 +9,7 @@ import pytest
 from contract_rig import FleetRig, OpenFence, StaleFence, until
 
 from orchestrator.core.errors import FailoutError, StaleCarrier
-from orchestrator.ports import FleetSeen, Replacement
+from orchestrator.ports import Autoscaler, FleetSeen, Replacement
 
 
 async def replaced(rig: FleetRig, version: str) -> FleetSeen:
@@ -119,10 +119,27 @@ class FleetContract:
     async def test_autoscaling_is_frozen_and_thawed_once(self, rig: FleetRig) -> None:
         for enabled in (False, True):
             await rig.fleet.set_autoscaling(rig.zone, enabled=enabled, fence=OpenFence())
-            assert (await rig.fleet.describe(rig.zone)).autoscaling is enabled
+            seen = await rig.fleet.describe(rig.zone)
+            assert seen.autoscaling is enabled
+            assert seen.autoscaler is not None
+            assert seen.autoscaler.enabled is enabled
             before = rig.writes()
             await rig.fleet.set_autoscaling(rig.zone, enabled=enabled, fence=OpenFence())
             assert rig.writes() == before
+
+    async def test_the_clouds_autoscaler_may_not_take_away_what_was_asked_for(self, rig: FleetRig) -> None:
+        for wanted in (rig.zone.instances + 1, rig.zone.instances):
+
+            def held(seen: FleetSeen, wanted: int = wanted) -> bool:
+                bounds = seen.autoscaler
+                return bounds is not None and runs(seen, "v1", wanted) and bounds.minimum == wanted
+
+            async def ask(wanted: int = wanted) -> FleetSeen:
+                await rig.fleet.scale(rig.zone, wanted, OpenFence())
+                return await rig.fleet.describe(rig.zone)
+
+            seen = await until(rig, ask, held, f"{wanted} run, and no fewer may")
+            assert seen.autoscaler == Autoscaler(wanted, rig.zone.instances_max, enabled=True)
 
     async def test_a_frozen_fleet_can_still_be_replaced(self, rig: FleetRig) -> None:
         await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())

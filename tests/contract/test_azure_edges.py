@@ -106,7 +106,7 @@ def test_a_write_that_failed_is_not_repeated_by_the_client(rig: AzureRig, status
 
 
 def test_a_write_that_is_not_answered_ends_within_a_takeovers_grace(rig: AzureRig) -> None:
-    rig.emulated.faults.add(Fault(None, "PATCH", delay_s=4))
+    rig.emulated.faults.add(Fault(None, "PATCH", SCALE_SET, delay_s=4))
     asyncio.run(rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence()))
     began = time.monotonic()
     assert isinstance(asyncio.run(error_of(replace(rig))), Transient)

@@ -34,7 +34,7 @@ def test_the_topology_document_says_what_was_built():
     assert "azure/eastus" == document["id"]
     assert ["azure/eastus-1", "azure/eastus-2", "azure/eastus-3"] == [z["id"] for z in document["zones"]]
     assert "http://127.21.0.5:7070" == document["agent_url"]
-    assert {"scale_set": SET} == document["zones"][0]["fleet"]
+    assert {"scale_set": SET, "autoscale_setting": SET} == document["zones"][0]["fleet"]
     assert ["127.21.1.10", "127.21.1.11", "127.21.1.12"] == [i.address for i in world.instances()]
     assert ["v1"] * 3 == [i.version for i in world.instances()]
 

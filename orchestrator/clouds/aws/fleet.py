@@ -11,7 +11,7 @@ from orchestrator.clouds.aws.templates import LaunchTemplates
 from orchestrator.core.errors import NoCapacity, NotFound, Rejected, Transient
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
-from orchestrator.ports import Fence, FleetSeen, Instance, Replacement
+from orchestrator.ports import Autoscaler, Fence, FleetSeen, Instance, Replacement
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import (
@@ -68,6 +68,9 @@ class AwsFleet:
             desired=group["DesiredCapacity"],
             model_version=await self._release(zone, model),
             autoscaling=not _suspended(group) >= FROZEN,
+            autoscaler=Autoscaler(
+                group["MinSize"], group["MaxSize"], enabled="AlarmNotification" not in _suspended(group)
+            ),
         )
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.clouds.azure import autoscale
 from orchestrator.clouds.azure.arm import Azure, Progress
 from orchestrator.clouds.azure.errors import is_no_capacity, one_line
 from orchestrator.clouds.azure.machines import Machine, Machines, Place, scale_set
-from orchestrator.core.errors import NoCapacity, Rejected, Transient
+from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
 from orchestrator.ports import Fence, FleetSeen, Instance, Replacement
@@ -91,8 +93,9 @@ class AzureFleet:
     """Implements ports.Fleet.
 
     `operations` remembers the token of what was last begun, per zone and call. Given a mapping that outlives the process,
-    a restarted Failout knows why an upgrade failed, not only that it did. "Autoscaling" is the scale set's automatic
-    repairs; Azure Monitor's autoscale settings are an API of their own and must not name these scale sets.
+    a restarted Failout knows why an upgrade failed, not only that it did. "Autoscaling" is two things:
+    the scale set's automatic repairs, and Azure Monitor's autoscale setting (autoscale.py). Growth never waits for the
+    latter: it is another service, and may be away just when a zone is lost.
     """
 
     def __init__(
@@ -104,9 +107,11 @@ class AzureFleet:
         self._machines = Machines()
 
     async def describe(self, zone: Zone) -> FleetSeen:
-        seen = await self._look(zone)
+        seen, (setting, unread) = await asyncio.gather(self._look(zone), self._setting(zone))
         instances = tuple(seen.instance(machine) for machine in seen.machines)
-        return FleetSeen(instances, seen.capacity, seen.release, autoscaling=seen.repairs == "Running")
+        bounds = setting.bounds if setting else None
+        moves = seen.repairs == "Running" or bool(unread) or (bounds is not None and bounds.enabled)
+        return FleetSeen(instances, seen.capacity, seen.release, moves, bounds, unread)
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
         """Suspend repairs, change the model, upgrade what is not on it; each only when needed, the next order preempts.
@@ -152,15 +157,32 @@ class AzureFleet:
         """Ask again to learn that there was no room: NoCapacity once, then the next call tries anew.
 
         A smaller set loses its last instances by name, by name: a lower capacity would let Azure choose, and it ends
-        machines without asking the load balancer. The caller has taken them out of traffic.
+        machines without asking the load balancer. The caller has taken them out of traffic. The maximum of an autoscale
+        setting is a bound that people set, and is never raised.
         """
         if not 0 <= instances <= zone.instances_max:
             raise Rejected(f"{zone.id} may have 0 to {zone.instances_max} instances, not {instances}")
-        place = self._place(zone)
-        growth, seen = await asyncio.gather(self._progress(zone, PATCH_CAPACITY), self._look(zone))
+        growth, seen, (setting, _) = await asyncio.gather(
+            self._progress(zone, PATCH_CAPACITY), self._look(zone), self._setting(zone)
+        )
         if is_no_capacity(growth.code, growth.message):
             del self._operations[_key(zone, PATCH_CAPACITY)]
             raise NoCapacity(f"azure {PATCH_CAPACITY} for {zone.id}: {one_line(growth.code, growth.message)}")
+        if setting is None:
+            await self._resize(zone, instances, growth, seen, fence)
+            return
+        if instances > setting.bounds.maximum:
+            told = f"{setting.name} allows {setting.bounds.maximum}"
+            raise NoCapacity(f"{zone.id}: {instances} instances asked, {told}")
+        if instances < setting.bounds.minimum:
+            await self._set_minimum(zone, setting, instances, fence)
+        await self._resize(zone, instances, growth, seen, fence)
+        if instances > setting.bounds.minimum:
+            with contextlib.suppress(Transient, Denied):  # it grows already, and the next call tries again
+                await self._set_minimum(zone, setting, instances, fence)
+
+    async def _resize(self, zone: Zone, instances: int, growth: Progress, seen: Look, fence: Fence) -> None:
+        place = self._place(zone)
         if seen.capacity == instances and (growth.running or seen.busy() or len(seen.machines) == instances):
             return
         surplus = sorted(machine.name for machine in seen.machines)[instances:]
@@ -172,9 +194,27 @@ class AzureFleet:
         await self._begin(zone, PATCH_CAPACITY, fence, lambda c, m: _patch_capacity(c, m, place, seen.model, instances))
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        """Resume or suspend automatic repairs. A scale set without them is left alone and stays `autoscaling` False."""
-        if (await self._look(zone)).repairs == ("Suspended" if enabled else "Running"):
+        """Switch automatic repairs and the autoscale setting. A zone that lacks one has nothing there to freeze.
+
+        Thaws what a hand had switched off, too: thaw only what `describe` called autoscaling before it was frozen.
+        """
+        seen, setting = await asyncio.gather(self._look(zone), autoscale.read(self._place(zone)))
+        if seen.repairs == ("Suspended" if enabled else "Running"):
             await self._set_repairs(zone, "Resume" if enabled else "Suspend", fence)
+        if setting is not None and setting.enabled is not enabled:
+            await autoscale.write(self._place(zone), setting, setting.profiles, fence, enabled=enabled)
+
+    async def _setting(self, zone: Zone) -> tuple[autoscale.Setting | None, str]:
+        """The zone's autoscale setting, or why it could not be read: what Failout does next seldom depends on it."""
+        try:
+            return await autoscale.read(self._place(zone)), ""
+        except (Transient, Denied) as error:
+            return None, str(error)
+
+    async def _set_minimum(self, zone: Zone, setting: autoscale.Setting, minimum: int, fence: Fence) -> None:
+        profiles = setting.with_minimum(minimum)
+        if profiles is not None:
+            await autoscale.write(self._place(zone), setting, profiles, fence, enabled=setting.enabled)
 
     async def _set_repairs(self, zone: Zone, action: str, fence: Fence) -> None:
         place = self._place(zone)

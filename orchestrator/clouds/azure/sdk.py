@@ -104,8 +104,14 @@ class Started(PollingMethod[str]):
 
 
 def get_json(client: ComputeManagementClient, path: str) -> dict[str, Any]:
-    """GET a path of ARM that no generated client of ours knows, with the same credential and retries."""
-    response = client.send_request(HttpRequest("GET", path))
+    return send_json(client, "GET", path)
+
+
+def send_json(
+    client: ComputeManagementClient, method: str, path: str, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Ask a path of ARM that no generated client of ours knows, with the same credential and retries."""
+    response = client.send_request(HttpRequest(method, path, json=body))
     if response.status_code >= 400:  # noqa: PLR2004
         raise HttpResponseError(response=response, error_format=ARMErrorFormat)
     told: dict[str, Any] = response.json()

@@ -15,6 +15,7 @@ from orchestrator.lab.addresses import RegionAddresses
 from orchestrator.lab.azure import fleet, trafficmanager
 from orchestrator.lab.azure.alerts import Alerts
 from orchestrator.lab.azure.arm import ArmError, Body, Params, Reply, Request, Route, Router, retry_after
+from orchestrator.lab.azure.autoscale import Autoscaler, AutoscaleSettings, autoscalers
 from orchestrator.lab.azure.balancer import Balancers, address_name
 from orchestrator.lab.azure.compute import ScaleSets
 from orchestrator.lab.azure.faults import ANSWERS, Fault, FaultDeck, FaultKind
@@ -90,7 +91,7 @@ class EmulatedAzure:
             timeline=timeline,
         )
         self._groups = Groups(self._world)
-        providers = (ScaleSets, Instances, Networks, Balancers, Profiles)
+        providers = (ScaleSets, Instances, Networks, Balancers, Profiles, AutoscaleSettings)
         routes = [route for provider in providers for route in provider(self._world).routes()]
         self._alerts = Alerts()
         others = (self._groups, self._world.operations, self._alerts)
@@ -246,6 +247,11 @@ class EmulatedAzure:
                 self._alerts.fire(rule, self._clock())
             else:
                 self._alerts.resolve(rule)
+
+    def autoscalers(self) -> Sequence[Autoscaler]:
+        """What the autoscale settings say of each scale set that has one, for whoever plays Azure Monitor."""
+        with self._lock:
+            return tuple(autoscalers(self._world))
 
     # -- the data plane's side (ControlPlane)
 

@@ -16,6 +16,7 @@ from orchestrator.lab.azure.client import Clients, clients
 from orchestrator.lab.model import AGENT_PORT, FRONT_PORT, SERVICE_PORT
 
 RESOURCES_API_VERSION = "2024-11-01"
+AUTOSCALE_API_VERSION = "2022-10-01"
 Json = dict[str, Any]
 
 
@@ -34,6 +35,7 @@ class RegionPlan:
     weight: int = 100
     image_version: str = "1.0.0"
     repairs: bool = True
+    autoscale: bool = True
 
     @property
     def group(self) -> str:
@@ -65,8 +67,10 @@ def build(made: Clients, url: str, subscription_id: str, plan: RegionPlan) -> Js
         )
         for name, zone, subnet in zip(names, plan.zones, subnets, strict=True)
     ]
-    for poller in pollers:
-        poller.result()
+    for poller, name in zip(pollers, names, strict=True):
+        target = str(poller.result().id)
+        if plan.autoscale:
+            _autoscale(made, plan, name, target)
     return _topology(url, subscription_id, plan, balancer, names)
 
 
@@ -196,6 +200,39 @@ def _scale_set(plan: RegionPlan, zone: str, subnet: str, pool: str) -> Json:
     }
 
 
+def _autoscale(made: Clients, plan: RegionPlan, name: str, target: str) -> None:
+    """One setting for a scale set, named like it: by CPU, early enough that a lost zone's load still fits (I3)."""
+    out_at = round(75 * max(1, len(plan.zones) - 1) / len(plan.zones), 1)
+    rules = [
+        _scale_rule(target, "GreaterThan", out_at, "Increase"),
+        _scale_rule(target, "LessThan", out_at / 2, "Decrease"),
+    ]
+    capacity = {"minimum": str(plan.instances), "maximum": str(plan.instances_max), "default": str(plan.instances)}
+    profile = {"name": "cpu", "capacity": capacity, "rules": rules}
+    body = {
+        "location": plan.location,
+        "properties": {"enabled": True, "targetResourceUri": target, "profiles": [profile]},
+    }
+    path = f"{target.partition('/providers/')[0]}/providers/Microsoft.Insights/autoscaleSettings/{name}"
+    request = HttpRequest("PUT", path, params={"api-version": AUTOSCALE_API_VERSION}, json=body)
+    made.compute.send_request(request).raise_for_status()
+
+
+def _scale_rule(target: str, operator: str, threshold: float, direction: str) -> Json:
+    trigger = {
+        "metricName": "Percentage CPU",
+        "metricResourceUri": target,
+        "timeGrain": "PT1M",
+        "statistic": "Average",
+        "timeWindow": "PT5M",
+        "timeAggregation": "Average",
+        "operator": operator,
+        "threshold": threshold,
+    }
+    action = {"direction": direction, "type": "ChangeCount", "value": "1", "cooldown": "PT5M"}
+    return {"metricTrigger": trigger, "scaleAction": action}
+
+
 def _topology(url: str, subscription_id: str, plan: RegionPlan, balancer: str, names: Sequence[str]) -> Json:
     return {
         "id": f"azure/{plan.location}",
@@ -217,7 +254,7 @@ def _topology(url: str, subscription_id: str, plan: RegionPlan, balancer: str, n
                 "instances": plan.instances,
                 "instances_max": plan.instances_max,
                 "rps_per_instance": plan.rps_per_instance,
-                "fleet": {"scale_set": name},
+                "fleet": {"scale_set": name, **({"autoscale_setting": name} if plan.autoscale else {})},
             }
             for zone, name in zip(plan.zones, names, strict=True)
         ],

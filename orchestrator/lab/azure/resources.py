@@ -57,7 +57,7 @@ class Groups:
         group = self._world.groups.pop(params["group"].lower())
         prefix = str(group["id"]).lower() + "/"
         world = self._world
-        for table in (world.scale_sets, world.balancers, world.network, world.profiles):
+        for table in (world.scale_sets, world.balancers, world.network, world.profiles, world.autoscale):
             for key in [k for k in table if k.startswith(prefix)]:
                 del table[key]
         what = "ResourceGroups_Delete"

@@ -1,7 +1,8 @@
 """JSON schemas derived from the installed SDK's own models, so that they are always of the api-version in use.
 
 A schema's name is "compute:VirtualMachineScaleSet" (an object) or "compute:[VirtualMachineScaleSetVM]" (a page of a
-list). Validators are built once per name, on first use: the models' modules take most of a second to import.
+list). Validators are built once per name, on first use: the models' modules take most of a second to import. What no
+installed SDK has models of is written by hand (autoscale_model.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import typing
 from typing import Any
 
 import jsonschema
+
+from orchestrator.lab.azure.autoscale_model import DOCUMENTS
 
 Schema = dict[str, Any]
 _SCALARS: dict[Any, str] = {
@@ -57,12 +60,15 @@ class Schemas:
     def _validator(self, name: str) -> Any:  # noqa: ANN401  (jsonschema's validators share no useful static type)
         with self._lock:
             if name not in self._validators:
-                service, _, model = name.partition(":")
-                if service not in self._services:
-                    self._services[service] = _Service(service)
-                schema = self._services[service].schema(model)
+                schema = DOCUMENTS.get(name) or self._derived(name)
                 self._validators[name] = jsonschema.Draft202012Validator(schema)
             return self._validators[name]
+
+    def _derived(self, name: str) -> Schema:
+        service, _, model = name.partition(":")
+        if service not in self._services:
+            self._services[service] = _Service(service)
+        return self._services[service].schema(model)
 
 
 class _Service:

@@ -153,6 +153,7 @@ class World:
     balancers: dict[str, Balancer] = field(default_factory=dict)
     scale_sets: dict[str, ScaleSet] = field(default_factory=dict)
     profiles: dict[str, Body] = field(default_factory=dict)
+    autoscale: dict[str, Body] = field(default_factory=dict)  # lower-case id -> autoscale setting
     room: dict[str, int] = field(default_factory=dict)
     quota: dict[str, int] = field(default_factory=dict)
 
