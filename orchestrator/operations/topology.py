@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from orchestrator.config import TOPOLOGY_SCHEMA, parse_topology
 from orchestrator.core.errors import FailoutError, NotFound, Rejected
 from orchestrator.core.topology import Region, Topology, Zone
+from orchestrator.core.traffic import Placement, ZoneSeen
+from orchestrator.ports import FleetSeen
 from orchestrator.workflows.world import World
 
 # What each cloud's adapters read (schemas/topology.json says the same; a test holds the two together).
@@ -23,6 +25,7 @@ FLEET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def merge(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Json:
@@ -100,37 +103,62 @@ class Drift:
 
 
 async def drift(world: World) -> list[Drift]:
-    """Compare the document with the clouds: fleets, their sizes, fronts, records and weights. Reads only.
+    """Compare the document with the clouds: fleets, their sizes and autoscalers, fronts, records, weights. Reads only.
 
     What a deploy or a drill changes for a while is told too (a weight, a size): look at `failout status` first.
     """
-    regions = world.topology.regions
-    looks = [_zone(world, zone) for zone in world.topology.zones()] + [_front(world, region) for region in regions]
+    looks = [_region(world, region) for region in world.topology.regions]
     found = await asyncio.gather(*looks, _tier(world))
     return [one for some in found for one in some]
 
 
-async def _zone(world: World, zone: Zone) -> list[Drift]:
-    expected = ", ".join(zone.fleet.values())
+async def _region(world: World, region: Region) -> list[Drift]:
+    asked = [_asked(world.fleets[zone.cloud].describe(zone)) for zone in region.zones]
+    front, fleets = await asyncio.gather(_asked(world.traffics[region.cloud].read(region)), asyncio.gather(*asked))
+    placed: Mapping[str, ZoneSeen] = {} if isinstance(front, FailoutError) else front
+    found: list[Drift] = []
+    for zone, fleet in zip(region.zones, fleets, strict=True):
+        if isinstance(fleet, FailoutError):
+            found.append(_failed(zone.id, "fleet", ", ".join(zone.fleet.values()), fleet))
+        else:
+            found += [*_size(zone, fleet), *_autoscaler(zone, fleet, placed.get(zone.id))]
+    if isinstance(front, FailoutError):
+        return [*found, _failed(region.id, "front", ", ".join(region.front.values()), front)]
+    absent = [zone.id for zone in region.zones if zone.id not in placed]
+    return [*found, *(Drift(zone, "traffic", "instances behind the load balancer", "none") for zone in absent)]
+
+
+async def _asked(question: Awaitable[T]) -> T | FailoutError:
     try:
-        seen = await world.fleets[zone.cloud].describe(zone)
+        return await question
     except FailoutError as error:
-        return [_failed(zone.id, "fleet", expected, error)]
-    if seen.desired == zone.instances:
+        return error
+
+
+def _size(zone: Zone, seen: FleetSeen) -> list[Drift]:
+    """With an autoscaler at work, any size between the document's bounds is as it should be."""
+    moves = seen.autoscaler is not None and seen.autoscaler.enabled
+    most = zone.instances_max if moves else zone.instances
+    if zone.instances <= seen.desired <= most:
         return []
-    return [Drift(zone.id, "instances", str(zone.instances), str(seen.desired))]
+    expected = f"{zone.instances} to {most}" if moves else str(zone.instances)
+    return [Drift(zone.id, "instances", expected, str(seen.desired))]
 
 
-async def _front(world: World, region: Region) -> list[Drift]:
-    try:
-        seen = await world.traffics[region.cloud].read(region)
-    except FailoutError as error:
-        return [_failed(region.id, "front", ", ".join(region.front.values()), error)]
-    return [
-        Drift(zone.id, "traffic", "instances behind the load balancer", "none")
-        for zone in region.zones
-        if zone.id not in seen
-    ]
+def _autoscaler(zone: Zone, seen: FleetSeen, placed: ZoneSeen | None) -> list[Drift]:
+    named, bounds = zone.fleet.get("autoscale_setting"), seen.autoscaler
+    if bounds is None:
+        if seen.unread:
+            return [Drift(zone.id, "autoscaler", named or "its bounds", seen.unread, checked=False)]
+        return [Drift(zone.id, "autoscaler", named, "none")] if named else []
+    found = []
+    if bounds.minimum not in (0, zone.instances):  # 0 is how an Auto Scaling group says that it has none
+        found.append(Drift(zone.id, "autoscaler's minimum", str(zone.instances), str(bounds.minimum)))
+    if bounds.maximum != zone.instances_max:
+        found.append(Drift(zone.id, "autoscaler's maximum", str(zone.instances_max), str(bounds.maximum)))
+    if not bounds.enabled and placed is not None and placed.placement is Placement.STEADY:
+        found.append(Drift(zone.id, "autoscaler", "on, since the zone is not out", "frozen"))
+    return found
 
 
 async def _tier(world: World) -> list[Drift]:

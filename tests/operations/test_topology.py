@@ -17,10 +17,12 @@ from click.testing import CliRunner
 from orchestrator.cli.topology import command
 from orchestrator.config import parse_topology
 from orchestrator.core.errors import NotFound, Rejected, Transient
+from orchestrator.core.traffic import Placement, ZoneSeen
 from orchestrator.operations.topology import FLEET_KEYS, FRONT_KEYS, Drift, drift, merge
-from orchestrator.ports import FleetSeen, GlobalSeen
+from orchestrator.ports import Autoscaler, FleetSeen, GlobalSeen
 from orchestrator.workflows.world import World
 
+SCALER = Autoscaler(3, 9, enabled=True)
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "topology.json").read_text("utf-8"))
 AWS = {
     "schema": 1.0,
@@ -65,7 +67,7 @@ AZURE = {
                     "instances": 3,
                     "instances_max": 9,
                     "rps_per_instance": 40.5,
-                    "fleet": {"scale_set": "gates-eastus-1"},
+                    "fleet": {"scale_set": "gates-eastus-1", "autoscale_setting": "gates-eastus-1"},
                 }
             ],
         }
@@ -155,29 +157,42 @@ def _saved(file: Path, part: dict[str, Any]) -> str:
 
 
 class _Clouds:
-    """The ports that `drift` reads, as small fakes: what each zone has, which records there are."""
+    """The ports that `drift` reads, as small fakes: what each zone has, which records there are, what Azure's scales by."""
 
-    def __init__(self, desired: dict[str, int | Exception], weights: dict[str, int] | Exception) -> None:
-        self._desired, self._weights = desired, weights
+    def __init__(
+        self,
+        desired: dict[str, int | Exception],
+        weights: dict[str, int] | Exception,
+        scaler: Autoscaler | str | None,
+        placement: Placement,
+    ) -> None:
+        self._desired, self._weights, self._scaler, self._placement = desired, weights, scaler, placement
 
     async def describe(self, zone: Any) -> FleetSeen:
         answer = self._desired.get(zone.id, 3)
         if isinstance(answer, Exception):
             raise answer
-        return FleetSeen((), answer, "v1", autoscaling=True)
+        scaler = self._scaler if zone.cloud == "azure" else None
+        bounds, unread = (None, scaler) if isinstance(scaler, str) else (scaler, "")
+        return FleetSeen((), answer, "v1", autoscaling=True, autoscaler=bounds, unread=unread)
 
     async def read(self, region: Any = None) -> Any:
         if region is not None:
-            return {zone.id: object() for zone in region.zones}
+            seen = ZoneSeen(self._placement, 1.0, 3, 0, 3, 3)
+            return {zone.id: seen for zone in region.zones}
         if isinstance(self._weights, Exception):
             raise self._weights
         return GlobalSeen(self._weights, in_sync=True)
 
 
 def look(
-    desired: dict[str, int | Exception] | None = None, weights: dict[str, int] | Exception | None = None
+    desired: dict[str, int | Exception] | None = None,
+    weights: dict[str, int] | Exception | None = None,
+    scaler: Autoscaler | str | None = SCALER,
+    placement: Placement = Placement.STEADY,
 ) -> list[Drift]:
-    clouds = _Clouds(desired or {}, {"aws/us-east-1": 100, "azure/eastus": 50} if weights is None else weights)
+    standing = {"aws/us-east-1": 100, "azure/eastus": 50}
+    clouds = _Clouds(desired or {}, standing if weights is None else weights, scaler, placement)
     both = {"aws": clouds, "azure": clouds}
     world = SimpleNamespace(topology=parse_topology(merge(PARTS)), fleets=both, traffics=both, global_tier=clouds)
     return asyncio.run(drift(cast(World, world)))
@@ -199,6 +214,36 @@ def test_a_size_a_fleet_a_record_and_a_weight_that_differ_are_named() -> None:
         ("global", "record of x/y", "none", "weight 1"),
     ] == [(d.where, d.what, d.expected, d.found) for d in found]
     assert all(d.checked for d in found)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "told"),
+    [
+        (None, ("autoscaler", "gates-eastus-1", "none", True)),
+        ("throttled", ("autoscaler", "gates-eastus-1", "throttled", False)),
+        (Autoscaler(4, 9, enabled=True), ("autoscaler's minimum", "3", "4", True)),
+        (Autoscaler(3, 6, enabled=True), ("autoscaler's maximum", "9", "6", True)),
+        (Autoscaler(3, 9, enabled=False), ("autoscaler", "on, since the zone is not out", "frozen", True)),
+    ],
+    ids=["gone", "not read", "minimum", "maximum", "frozen"],
+)
+def test_an_autoscaler_that_is_not_as_written_is_named(
+    scaler: Autoscaler | str | None, told: tuple[str, str, str, bool]
+) -> None:
+    assert [("azure/eastus-1", *told)] == [
+        (d.where, d.what, d.expected, d.found, d.checked) for d in look(None, None, scaler)
+    ]
+
+
+def test_an_autoscaler_is_frozen_while_its_zone_is_out_and_that_is_no_drift() -> None:
+    assert [] == look(scaler=Autoscaler(3, 9, enabled=False), placement=Placement.OUT)
+
+
+def test_sizes_between_the_bounds_are_an_autoscalers_own_business() -> None:
+    assert [] == look({"azure/eastus-1": 5})
+    assert [("instances", "3 to 9", "2")] == [(d.what, d.expected, d.found) for d in look({"azure/eastus-1": 2})]
+    frozen = look({"azure/eastus-1": 5}, scaler=Autoscaler(3, 9, enabled=False), placement=Placement.OUT)
+    assert [("instances", "3", "5")] == [(d.what, d.expected, d.found) for d in frozen]
 
 
 def test_what_could_not_be_asked_is_not_called_drift() -> None:
