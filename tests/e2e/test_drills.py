@@ -143,6 +143,50 @@ def test_a_schedule_fires_from_serve_and_a_signal_that_turns_bad_brings_the_zone
 
 
 @pytest.mark.soak
+def test_a_schedule_fires_at_its_minute_and_takes_the_zone_that_is_proven_least(tmp_path: Path, case: Case) -> None:
+    with stage(tmp_path, blueprint()) as made:
+        drills, began = Drills(made), time.time()
+        drills.prove_all_but(AZURE)
+        minute = (datetime.now(UTC) + timedelta(seconds=75)).replace(second=0, microsecond=0)
+        cron = minute.strftime("%M %H * * *")
+        added = made.failout("drill", "schedule", "add", "daily", "--cron", cron, "--duration", "4s", "--reason", "a test")  # fmt: skip
+        assert 0 == added.wait().code
+        serve = made.failout("serve", "--log", "json", "--listen", "127.0.0.1:7193")
+        scheduled = drills.until(lambda drill, _: drill.finished, timeout_s=150.0)
+        assert ("succeeded", AZURE) == (scheduled.status, parse(scheduled.state).wish.place)
+        late = (scheduled.created_at - minute).total_seconds()
+        assert 0.0 <= late < 10.0
+        users = made.seen(began)
+        assert [] == failed(made, began)
+        serve.process.terminate()
+        assert 0 == serve.wait().code
+    case.tell("A drill fires at its minute", users, "succeeded", f"{late:.1f} s after it, in the zone proven least")
+
+
+@pytest.mark.soak
+def test_a_person_who_evacuates_the_zone_of_a_drill_has_it_until_it_is_restored(tmp_path: Path, case: Case) -> None:
+    with stage(tmp_path, blueprint()) as made:
+        drills, began = Drills(made), time.time()
+        drill = made.failout("drill", "run", "--zone", AWS, "--duration", "5s", "--log", "none", "--json")
+        drills.until(lambda _, at: at == "out")
+        taken = made.failout("zone", "evacuate", AWS, "--reason", "smoke", "--json").wait()
+        assert 0 == taken.code, taken.err
+        ended = drill.wait()
+        told = json.loads(ended.out)
+        assert (13, "interrupted", True) == (ended.code, told["status"], "smoke" in told["reason"]), told
+        time.sleep(8.0)  # The drill's own time is over by now.
+        since = time.time()
+        made.seen(since)
+        assert drills.taken_by(AWS, since) is None
+        assert 0 == made.failout("zone", "restore", AWS, "--reason", "no fire").wait().code
+        users = made.seen(began)
+        assert [] == failed(made, began)
+    case.tell(
+        "A person evacuates the zone that a drill has out", users, "interrupted", "it stays out until it is restored"
+    )
+
+
+@pytest.mark.soak
 def test_a_survivor_that_is_lost_in_the_middle_ends_the_drill(tmp_path: Path, case: Case) -> None:
     with stage(tmp_path, blueprint()) as made:
         drills = Drills(made)
