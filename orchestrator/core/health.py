@@ -70,16 +70,26 @@ def quantile_ms(latency: Sequence[int], q: float) -> float | None:
     return 2 * LATENCY_BOUNDS_MS[-1]
 
 
-def window(before: Mapping[str, Counters], after: Mapping[str, Counters], seconds: float) -> Window:
-    """Subtract two readings of one zone. An instance that is new, or that restarted, counts from zero; one that is gone does not count."""
+def served(before: Mapping[str, Counters], after: Mapping[str, Counters]) -> tuple[int, int]:
+    """Requests and errors between two readings of one zone, counted as `window` counts them."""
     requests = errors = 0
-    gained, had = [_NONE], [_NONE]
     for instance, now in after.items():
         then = before.get(instance)
-        requests, errors = requests + now.requests, errors + now.errors
+        if then is None or then.requests > now.requests:
+            requests, errors = requests + now.requests, errors + now.errors
+        else:
+            requests, errors = requests + now.requests - then.requests, errors + now.errors - then.errors
+    return requests, errors
+
+
+def window(before: Mapping[str, Counters], after: Mapping[str, Counters], seconds: float) -> Window:
+    """Subtract two readings of one zone. An instance that is new, or that restarted, counts from zero; one that is gone does not count."""
+    requests, errors = served(before, after)
+    gained, had = [_NONE], [_NONE]
+    for instance, now in after.items():
         gained.append(now.latency)
+        then = before.get(instance)
         if then is not None and then.requests <= now.requests:
-            requests, errors = requests - then.requests, errors - then.errors
             had.append(then.latency)
     latency = tuple(map(sub, map(sum, zip(*gained, strict=True)), map(sum, zip(*had, strict=True))))
     p50, p99 = quantile_ms(latency, 0.50), quantile_ms(latency, 0.99)

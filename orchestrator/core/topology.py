@@ -95,8 +95,9 @@ class Topology:
 
     def region_of(self, zone_id: str) -> Region:
         for region in self.regions:
-            if any(z.id == zone_id for z in region.zones):
-                return region
+            for zone in region.zones:
+                if zone.id == zone_id:
+                    return region
         raise NotFound(f"no zone {zone_id!r} in service {self.service}")
 
     def region(self, region_id: str) -> Region:

@@ -139,6 +139,7 @@ def spread(
 ) -> None:
     """Recompute every rate of the region."""
     shares, unrouted = split(region)
+    region.shares = shares
     region.rps = total_rps * region.share
     region.unrouted_rps = region.rps * unrouted
     region.flows = []

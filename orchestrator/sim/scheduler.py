@@ -72,7 +72,8 @@ class SimClock:
 
     async def sleep(self, seconds: float) -> None:
         process, scheduler = self.process, self.scheduler
-        process.check()
+        if not process.alive:
+            process.check()
         if process.stalled_until_s > scheduler.now_s or not scheduler.skip(seconds):
             await _suspend(seconds if seconds > 0 else 0.0)
             process.check()
@@ -131,7 +132,9 @@ class Scheduler:
         when_s = self.now_s + seconds
         if seconds <= 0.0 or when_s > self._until_s or (self._due and self._due[0][0] <= when_s):
             return False
-        self._advance(when_s)
+        if when_s > self.now_s:
+            self.on_advance()
+            self.now_s = when_s
         return True
 
     def _advance(self, when_s: float) -> None:

@@ -173,6 +173,7 @@ class RegionTruth:
     share: float = 0.0  # of all users, now
     rps: float = 0.0
     unrouted_rps: float = 0.0  # reaches the front and finds no target
+    shares: dict[Box, float] = field(default_factory=dict)  # of its new traffic, by instance
     flows: list[Flow] = field(default_factory=list)
     counted_s: float = 0.0  # the flows are counted up to here
     dirty: bool = True

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.core.errors import Transient
 from orchestrator.core.guards import ZoneLoad
-from orchestrator.core.health import Counters, InstanceProbe, Window, window
+from orchestrator.core.health import Counters, InstanceProbe, Window, served, window
 from orchestrator.core.topology import Zone
 from orchestrator.ports import FleetSeen, Peer
 from orchestrator.workflows.world import World
@@ -39,6 +39,7 @@ class _Known:
     at: float
     fleet: FleetSeen
     peers: list[Peer]
+    ids: list[str]
 
 
 class Gauge:
@@ -54,15 +55,21 @@ class Gauge:
         return (await self._know(zone, anew=anew)).fleet
 
     async def _know(self, zone: Zone, *, anew: bool) -> _Known:
+        return (None if anew else self._remembered(zone)) or await self._ask(zone)
+
+    async def _ask(self, zone: Zone) -> _Known:
         now = self._world.clock.monotonic()
         known = self._fleets.get(zone.id)
-        if anew or known is None or now - known.at > PEERS_STALE_S:
-            fleet = await self._world.fleet(zone).describe(zone)
-            peers = [Peer(i.id, i.address) for i in fleet.instances if i.address]
-            if self._world.peers is not None and peers and (known is None or peers != known.peers):
-                await self._world.peers.save(zone.id, peers)  # For an evacuation that cannot ask its cloud (I10).
-            known = self._fleets[zone.id] = _Known(now, fleet, peers)
+        fleet = await self._world.fleet(zone).describe(zone)
+        peers = [Peer(i.id, i.address) for i in fleet.instances if i.address]
+        if self._world.peers is not None and peers and (known is None or peers != known.peers):
+            await self._world.peers.save(zone.id, peers)  # For an evacuation that cannot ask its cloud (I10).
+        known = self._fleets[zone.id] = _Known(now, fleet, peers, [p.id for p in peers])
         return known
+
+    def _remembered(self, zone: Zone) -> _Known | None:
+        known = self._fleets.get(zone.id)
+        return known if known and self._world.clock.monotonic() - known.at <= PEERS_STALE_S else None
 
     def forget(self, zone: Zone) -> None:
         """Its instances are about to change: ask its cloud at the next look."""
@@ -79,15 +86,16 @@ class Gauge:
         clock = self._world.clock
         reading: dict[str, ZoneReading] = {}
         for region in self._world.topology.regions:
-            peers = {zone.id: await self.peers(zone) for zone in region.zones}
+            known = {z.id: self._remembered(z) or await self._ask(z) for z in region.zones}
             asked = clock.monotonic()
-            counters = await self._world.agents[region.id].counters([p for of_zone in peers.values() for p in of_zone])
+            counters = await self._world.agents[region.id].counters([p for k in known.values() for p in k.peers])
             answered = clock.monotonic()
-            self._last.update(counters)
-            for zone, of_zone in peers.items():
-                ids = [p.id for p in of_zone]
-                mine = {i: self._last[i] for i in ids if i in self._last}
-                reading[zone] = ZoneReading(asked, answered, mine, len(counters.keys() & ids))
+            last = self._last
+            last.update(counters)
+            for zone, of_zone in known.items():
+                mine = {i: last[i] for i in of_zone.ids if i in last}
+                heard = len(counters.keys() & of_zone.ids)
+                reading[zone] = ZoneReading(asked, answered, mine, heard)
         now = clock.monotonic()
         while self._readings and now - min(z.asked for z in self._readings[0].values()) > LOAD_STALE_S:
             del self._readings[0]
@@ -120,14 +128,14 @@ class Gauge:
         for zone in self._world.topology.zones():
             if not latest[zone.id].heard:
                 continue
-            measured = window_of(old, latest, zone.id)
-            if measured.seconds < BLUR_MAX * window_s:
+            seconds = seconds_between(old, latest, zone.id)
+            if seconds < BLUR_MAX * window_s:
                 raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
+            requests, errors = served(old[zone.id].counters, latest[zone.id].counters)
+            rps = requests / seconds if seconds > 0 else 0.0
             seen = await self.fleet(zone)
             ready = sum(i.id in ready_now for i in seen.instances)
-            loads[zone.id] = ZoneLoad(
-                zone.id, measured.rps, seen.desired, min(ready, seen.desired), measured.requests, measured.errors
-            )
+            loads[zone.id] = ZoneLoad(zone.id, rps, seen.desired, min(ready, seen.desired), requests, errors)
         return loads
 
     def _old_enough(self, latest: Reading, window_s: float) -> Reading | None:
@@ -142,7 +150,8 @@ class Gauge:
         """Ids of all instances that are ready now, one question per region agent."""
         ready: set[str] = set()
         for region in self._world.topology.regions:
-            peers = [peer for zone in region.zones for peer in await self.peers(zone)]
+            known = [self._remembered(z) or await self._ask(z) for z in region.zones]
+            peers = [peer for of_zone in known for peer in of_zone.peers]
             probes = await self._world.agents[region.id].probe(peers)
             ready.update(p.id for p in probes if p.reachable and p.ready)
         return frozenset(ready)
@@ -167,9 +176,12 @@ def seconds_between(before: Reading, after: Reading, zone: str) -> float:
 
 def window_of(before: Reading, after: Reading, *zones: str) -> Window:
     """What the zones served, put together, between two readings."""
+    seconds = max([seconds_between(before, after, zone) for zone in zones], default=0.0)
+    if len(zones) == 1:
+        return window(before[zones[0]].counters, after[zones[0]].counters, seconds)
     had: dict[str, Counters] = {}
     have: dict[str, Counters] = {}
     for zone in zones:
         had.update(before[zone].counters)
         have.update(after[zone].counters)
-    return window(had, have, max((seconds_between(before, after, zone) for zone in zones), default=0.0))
+    return window(had, have, seconds)
