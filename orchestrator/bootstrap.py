@@ -49,7 +49,7 @@ from orchestrator.workflows.outing import OutingPerformer
 from orchestrator.workflows.reconcile import OneAtATime, Reconciler
 from orchestrator.workflows.region import RegionPerformer
 from orchestrator.workflows.runbook import RunbookPerformer
-from orchestrator.workflows.world import PeerBook, TrafficBook, World
+from orchestrator.workflows.world import TrafficBook, World
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -86,12 +86,26 @@ class StoredPeers:
         await self._store.save_peers(self._service, zone, peers)
 
 
-def _world(settings: Settings, book: TrafficBook, log: Log, peers: PeerBook | None = None) -> World:
+class StoredOperations:
+    """The long-running operations of one service, in the store."""
+
+    def __init__(self, store: Store, service: str) -> None:
+        self._store, self._service = store, service
+
+    async def load(self, key: str) -> str | None:
+        return await self._store.operation(self._service, key)
+
+    async def save(self, key: str, token: str | None) -> None:
+        await self._store.keep_operation(self._service, key, token)
+
+
+def _world(settings: Settings, book: TrafficBook, log: Log, store: Store | None = None) -> World:
     """Connect nothing yet: adapters make their clients at the first call. Raises Rejected for a cloud without adapter."""
     topology = read_topology(settings.topology, settings.service)
     token = read_token(settings.agent_token_file)
     agents: dict[str, Agent] = {region.id: HttpAgent(region.agent_url, token) for region in topology.regions}
-    fleets, traffics = _adapters(topology, agents)
+    operations = StoredOperations(store, settings.service) if store else None
+    fleets, traffics = _adapters(topology, agents, operations)
     return World(
         topology=topology,
         fleets=fleets,
@@ -102,11 +116,13 @@ def _world(settings: Settings, book: TrafficBook, log: Log, peers: PeerBook | No
         notifier=LogNotifier(log),
         book=book,
         releases=ReleaseFolder(settings.releases),
-        peers=peers,
+        peers=StoredPeers(store, settings.service) if store else None,
     )
 
 
-def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str, Fleet], dict[str, Traffic]]:
+def _adapters(
+    topology: Topology, agents: Mapping[str, Agent], operations: StoredOperations | None
+) -> tuple[dict[str, Fleet], dict[str, Traffic]]:
     fleets: dict[str, Fleet] = {}
     traffics: dict[str, Traffic] = {}
     for cloud in sorted({region.cloud for region in topology.regions}):
@@ -124,7 +140,7 @@ def _adapters(topology: Topology, agents: Mapping[str, Agent]) -> tuple[dict[str
             from orchestrator.clouds.azure.traffic import AzureTraffic  # noqa: PLC0415
 
             azure = Azure(_lab_token() if emulated else None)
-            fleets[cloud], traffics[cloud] = AzureFleet(azure, regions), AzureTraffic(azure, agents)
+            fleets[cloud], traffics[cloud] = AzureFleet(azure, regions, operations), AzureTraffic(azure, agents)
         else:
             raise Rejected(f"no adapter for cloud {cloud!r}; there are aws and azure")
     return fleets, traffics
@@ -195,8 +211,7 @@ async def open_orchestrator(
     launcher = Launcher()
 
     def assemble(store: SqlStore) -> Mapping[str, Carried]:
-        traffic, peers = StoredTraffic(store, settings.service), StoredPeers(store, settings.service)
-        world = _world(settings, traffic, log, peers)
+        world = _world(settings, StoredTraffic(store, settings.service), log, store)
         worlds.append(world)
         checks = _checks(settings, world)
         drills = BoundDrills(world, store, settings.policy, launcher.launch)

@@ -38,7 +38,7 @@ from orchestrator.engine.ports import (
 )
 from orchestrator.ports import Peer
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 
@@ -164,6 +164,11 @@ class Glance:
         sql = "SELECT peers FROM peers WHERE service = :service AND zone = :zone"
         rows = self._query(sql, {"service": service, "zone": zone})
         return peers_of(rows[0][0]) if rows else []
+
+    def operation(self, service: str, key: str) -> str | None:
+        sql = "SELECT token FROM operations WHERE service = :service AND operation = :operation"
+        rows = self._query(sql, {"service": service, "operation": key})
+        return rows[0][0] if rows else None
 
     def schedules(self, service: str) -> Sequence[Schedule]:
         sql = (

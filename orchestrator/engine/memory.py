@@ -74,6 +74,7 @@ class MemoryStore:
         self._samples: list[tuple[str, datetime, str]] = []
         self._proofs: dict[str, tuple[str, datetime, str]] = {}
         self._peers: dict[tuple[str, str], str] = {}
+        self._operations: dict[tuple[str, str], str | None] = {}
         self._peaks: dict[tuple[str, str], float] = {}
         self._schedules: dict[tuple[str, str], Schedule] = {}
 
@@ -239,6 +240,12 @@ class MemoryStore:
 
     async def peers(self, service: str, zone: str) -> Sequence[Peer]:
         return peers_of(self._peers[service, zone]) if (service, zone) in self._peers else []
+
+    async def keep_operation(self, service: str, key: str, token: str | None) -> None:
+        self._operations[service, key] = token
+
+    async def operation(self, service: str, key: str) -> str | None:
+        return self._operations.get((service, key))
 
     async def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
         if (service, schedule) in self._schedules:

@@ -270,6 +270,11 @@ class Store(Protocol):
 
     async def peers(self, service: str, zone: str) -> Sequence[Peer]: ...
 
+    async def keep_operation(self, service: str, key: str, token: str | None) -> None:
+        """Remember where a cloud tells of a long-running operation; None: forget it."""
+
+    async def operation(self, service: str, key: str) -> str | None: ...
+
     async def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
         """Raise Rejected when the service has one of that id."""
 

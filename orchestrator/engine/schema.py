@@ -194,6 +194,15 @@ schedules = Table(
     Column("note", Text, nullable=False),
 )
 
+# Where to ask a cloud after a long-running operation, for whoever carries on.
+operations = Table(
+    "operations",
+    _metadata,
+    Column("service", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+)
+
 Upgrade = Callable[[Connection], None]
 
 
@@ -209,8 +218,12 @@ def _add_schedules(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[schedules])
 
 
+def _add_operations(connection: Connection) -> None:
+    _metadata.create_all(connection, tables=[operations])
+
+
 # From version N to N + 1.
-UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers, 3: _add_schedules}
+UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers, 3: _add_schedules, 4: _add_operations}
 
 
 def prepare(connection: Connection, upgrades: Mapping[int, Upgrade] = UPGRADES, target: int = SCHEMA_VERSION) -> None:

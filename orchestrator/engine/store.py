@@ -134,6 +134,7 @@ class SqlStore:
     proofs = _read(Glance.proofs)
     peak_rps = _read(Glance.peak_rps)
     peers = _read(Glance.peers)
+    operation = _read(Glance.operation)
     schedules = _read(Glance.schedules)
 
     @_threaded
@@ -310,6 +311,16 @@ class SqlStore:
         )
         with self._transaction() as connection:
             connection.execute(put, {"service": service, "zone": zone, "peers": peers_text(peers)})
+
+    @_threaded
+    def keep_operation(self, service: str, key: str, token: str | None) -> None:
+        forget = text("DELETE FROM operations WHERE service = :service AND operation = :operation")
+        put = text("INSERT INTO operations (service, operation, token) VALUES (:service, :operation, :token)")
+        row = {"service": service, "operation": key}
+        with self._transaction() as connection:
+            connection.execute(forget, row)
+            if token is not None:
+                connection.execute(put, row | {"token": token})
 
     @_threaded
     def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from contract_rig import until
 
 from orchestrator.clouds.azure.arm import Azure
-from orchestrator.clouds.azure.fleet import AzureFleet
+from orchestrator.clouds.azure.fleet import AzureFleet, Remembered
 from orchestrator.clouds.azure.traffic import AzureTraffic
 from orchestrator.clouds.azure.trafficmanager import TrafficManager
 from orchestrator.core.health import Counters, InstanceProbe, Synthetic
@@ -112,7 +112,7 @@ class AzureRig:
         self.zone = self.region.zones[0]
         self.agent = ToldAgent(machines)
         self.azure = Azure(LabCredential())
-        self.operations: dict[str, str] = {}
+        self.operations = Remembered()
         self.fleet = AzureFleet(self.azure, [self.region], self.operations)
         self.traffic = AzureTraffic(self.azure, {self.region.id: self.agent})
         self.standing = dict(STANDING)

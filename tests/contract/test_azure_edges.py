@@ -12,7 +12,7 @@ from azure_rig import AzureRig, azure_rig, image
 from contract_rig import OpenFence, until
 
 from orchestrator.clouds.azure.arm import Azure
-from orchestrator.clouds.azure.fleet import AzureFleet
+from orchestrator.clouds.azure.fleet import AzureFleet, Remembered
 from orchestrator.core.errors import Denied, FailoutError, NoCapacity, NotFound, Rejected, Transient
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
@@ -55,7 +55,7 @@ async def apply(rig: AzureRig, wanted: ZoneTraffic) -> None:
     await rig.traffic.apply(rig.region, wishes(rig, wanted), OpenFence())
 
 
-def restarted(rig: AzureRig, operations: dict[str, str] | None = None) -> AzureFleet:
+def restarted(rig: AzureRig, operations: Remembered | None = None) -> AzureFleet:
     """Another process: nothing of the first one's memory but the tokens, where they were saved."""
     return AzureFleet(Azure(LabCredential("other")), [rig.region], operations)
 

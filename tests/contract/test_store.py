@@ -438,3 +438,14 @@ async def test_i10_where_the_instances_of_a_zone_are_is_remembered_per_service(s
         await store.save_peers("gates", "aws/a", peers)
         assert peers == list(await store.peers("gates", "aws/a"))
     assert [] == list(await store.peers("doors", "aws/a"))
+
+
+@at_once
+async def test_where_to_ask_after_a_long_running_operation_is_remembered_until_it_is_forgotten(store: Store) -> None:
+    assert None is await store.operation("gates", "azure/a upgrade")
+    for token in ("https://first", "https://second"):
+        await store.keep_operation("gates", "azure/a upgrade", token)
+        assert token == await store.operation("gates", "azure/a upgrade")
+    assert None is await store.operation("doors", "azure/a upgrade")
+    await store.keep_operation("gates", "azure/a upgrade", None)
+    assert None is await store.operation("gates", "azure/a upgrade")

@@ -5,7 +5,7 @@ and reach an instance with the upgrade, so an instance on the model has the mode
 that its own tag names. What it truly runs is the region agent's to say.
 
 How far an upgrade is, is read from the instances (latestModelApplied, provisioningState), so it survives a restart of
-Failout; the operation's own status, asked with its saved token where there is one, adds why it failed.
+Failout; the operation's own status, asked with its saved token, says whether the work goes on and why it failed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.clouds.azure import autoscale
 from orchestrator.clouds.azure.arm import Azure, Progress
@@ -89,21 +89,42 @@ class Look:
         return self.changing() or any(_state(m) in BUSY for m in self.machines)
 
 
+class OperationBook(Protocol):
+    """Tokens of what was last begun, per zone and call. One that outlives the process lets the next one carry it on."""
+
+    async def load(self, key: str) -> str | None: ...
+
+    async def save(self, key: str, token: str | None) -> None: ...
+
+
+class Remembered:
+    """An OperationBook for the life of the process."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, str | None] = {}
+
+    async def load(self, key: str) -> str | None:
+        return self._tokens.get(key)
+
+    async def save(self, key: str, token: str | None) -> None:
+        self._tokens[key] = token
+
+
 class AzureFleet:
     """Implements ports.Fleet.
 
-    `operations` remembers the token of what was last begun, per zone and call. Given a mapping that outlives the process,
-    a restarted Failout knows why an upgrade failed, not only that it did. "Autoscaling" is two things:
+    `operations` keeps what is worth carrying on after a crash: an upgrade and the model before it. "Autoscaling" is two things:
     the scale set's automatic repairs, and Azure Monitor's autoscale setting (autoscale.py). Growth never waits for the
     latter: it is another service, and may be away just when a zone is lost.
     """
 
-    def __init__(
-        self, azure: Azure, regions: Iterable[Region], operations: MutableMapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, azure: Azure, regions: Iterable[Region], operations: OperationBook | None = None) -> None:
         self._azure = azure
         self._regions = {zone.id: region for region in regions for zone in region.zones}
-        self._operations: MutableMapping[str, str] = {} if operations is None else operations
+        # Whoever carries on asks for the small ones again: an old answer to them would be taken for one to the new order.
+        small, kept = Remembered(), operations or Remembered()
+        books: dict[str, OperationBook] = {UPGRADE: kept, PATCH_MODEL: kept}
+        self._operations = {PATCH_CAPACITY: small, DELETE: small, SET_REPAIRS: small} | books
         self._machines = Machines()
 
     async def describe(self, zone: Zone) -> FleetSeen:
@@ -130,7 +151,7 @@ class AzureFleet:
         if seen.repairs == "Running":
             await self._set_repairs(zone, "Suspend", fence)
         if not staged:
-            self._operations.pop(_key(zone, UPGRADE), None)  # obsolete with the new model, also when its answer is lost
+            await self._keep(zone, UPGRADE, None)  # obsolete with the new model, also when its answer is lost
             await self._begin(
                 zone, PATCH_MODEL, fence, lambda c, m: _patch_model(c, m, place, seen.model, version, image)
             )
@@ -166,7 +187,7 @@ class AzureFleet:
             self._progress(zone, PATCH_CAPACITY), self._look(zone), self._setting(zone)
         )
         if is_no_capacity(growth.code, growth.message):
-            del self._operations[_key(zone, PATCH_CAPACITY)]
+            await self._keep(zone, PATCH_CAPACITY, None)
             raise NoCapacity(f"azure {PATCH_CAPACITY} for {zone.id}: {one_line(growth.code, growth.message)}")
         if setting is None:
             await self._resize(zone, instances, growth, seen, fence)
@@ -251,10 +272,13 @@ class AzureFleet:
 
     async def _begin(self, zone: Zone, call: str, fence: Fence, start: Start) -> None:
         await fence.check()
-        self._operations[_key(zone, call)] = await self._place(zone).arm.begin(call, zone.id, start)
+        await self._keep(zone, call, await self._place(zone).arm.begin(call, zone.id, start))
+
+    async def _keep(self, zone: Zone, call: str, token: str | None) -> None:
+        await self._operations[call].save(f"{zone.id} {call}", token)
 
     async def _progress(self, zone: Zone, call: str) -> Progress:
-        token = self._operations.get(_key(zone, call))
+        token = await self._operations[call].load(f"{zone.id} {call}")
         return await self._place(zone).arm.progress(token, zone.id) if token else Progress(known=False)
 
     async def _settled(self, zone: Zone, call: str, so: Callable[[Look], bool]) -> None:
@@ -265,17 +289,13 @@ class AzureFleet:
         for _ in range(int(SETTLE_S / POLL_S)):
             progress = await self._progress(zone, call)
             if progress.code:
-                del self._operations[_key(zone, call)]
+                await self._keep(zone, call, None)
                 raise Transient(f"azure {call} for {zone.id}: {one_line(progress.code, progress.message)}")
             if not progress.running:
                 return
             await asyncio.sleep(POLL_S)
         if not so(await self._look(zone)):
             raise Transient(f"azure {call} for {zone.id} is still at work", retry_after_s=progress.retry_after_s)
-
-
-def _key(zone: Zone, call: str) -> str:
-    return f"{zone.id} {call}"
 
 
 def _state(machine: Machine) -> str | None:
