@@ -121,6 +121,41 @@ async def test_a_process_that_comes_after_a_crash_carries_the_same_upgrade_on(ri
     assert rig.writes() == before
 
 
+async def lose_one(rig: AwsRig) -> str:
+    """Mark an instance as Auto Scaling does when its machine fails; the mark stays when the machine is well again."""
+    doomed = (await rig.fleet.describe(rig.zone)).instances[0].id
+    mark = hand(rig, "autoscaling").set_instance_health
+    mark(InstanceId=doomed, HealthStatus="Unhealthy", ShouldRespectGracePeriod=False)
+    return doomed
+
+
+async def test_an_instance_that_died_while_the_fleet_was_frozen_is_replaced_before_the_thaw(rig: AwsRig) -> None:
+    await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())
+    doomed = await lose_one(rig)
+    assert doomed not in {instance.id for instance in (await replaced(rig, "v1")).instances}
+    assert (await rig.fleet.replacement(rig.zone)).failure is None
+
+
+async def test_a_refresh_that_waits_for_an_instance_that_died_begins_anew(rig: AwsRig) -> None:
+    aws, group = hand(rig, "autoscaling"), {"AutoScalingGroupName": rig.zone.fleet["auto_scaling_group"]}
+    await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())
+    aws.suspend_processes(ScalingProcesses=["Launch"], **group)
+    await rig.fleet.replace(rig.zone, "v2", rig.image("v2"), OpenFence())
+    await until(rig, lambda: rig.fleet.describe(rig.zone), lambda seen: not seen.instances, "the old ones are gone")
+    aws.suspend_processes(ScalingProcesses=["InstanceRefresh"], **group)
+    aws.resume_processes(ScalingProcesses=["Launch"], **group)
+    await until(
+        rig,
+        lambda: rig.fleet.describe(rig.zone),
+        lambda seen: [("v2", True)] * 3 == [(i.version, i.running) for i in seen.instances],
+        "new ones are in service",
+    )
+    doomed = await lose_one(rig)
+    aws.resume_processes(ScalingProcesses=["InstanceRefresh"], **group)
+    assert (await rig.fleet.replacement(rig.zone)).running
+    assert doomed not in {instance.id for instance in (await replaced(rig, "v2")).instances}
+
+
 async def test_all_zones_of_a_region_share_one_template_version_and_keep_the_rest_of_it(rig: AwsRig) -> None:
     for zone in rig.region.zones[:2]:
         await rig.fleet.replace(zone, "v2", rig.image("v2"), OpenFence())

@@ -74,18 +74,23 @@ class AwsFleet:
         )
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
-        """Also points the group at `version` when there is nothing to replace, so that what is launched later runs it."""
+        """Also points the group at `version` when there is nothing to replace, so that what is launched later runs it.
+
+        An instance that was marked unhealthy stays so (Auto Scaling User Guide, "health checks") and would be replaced
+        in traffic once the fleet thaws: it is replaced now, and a refresh that waits for one begins anew.
+        """
         group, refresh = await self._group(zone), await self._newest_refresh(zone)
         template, model = zone.fleet["launch_template_id"], await self._model(zone, group)
         number = await self._templates[zone.id].find(zone.id, template, version, image)
+        lost = any(_is_lost(instance) and _number(zone, instance) == number for instance in group["Instances"])
         if refresh and refresh["Status"] in RUNNING:
-            if refresh["Status"] in GIVING_WAY or number is None or _target(refresh) != number:
+            if refresh["Status"] in GIVING_WAY or number is None or _target(refresh) != number or lost:
                 await self._give_way(zone, refresh, fence)
             return
         if number is None:
             number = await self._templates[zone.id].create(zone.id, template, model, version, image, fence)
-        if any(_number(zone, instance) != number for instance in group["Instances"]):
-            await self._refresh(zone, number, fence)
+        if lost or any(_number(zone, instance) != number for instance in group["Instances"]):
+            await self._refresh(zone, number, fence, skip_matching=not lost)
             return
         if model != number:
             await self._set_model(zone, number, fence)
@@ -160,7 +165,7 @@ class AwsFleet:
                 ),
             )
 
-    async def _refresh(self, zone: Zone, number: str, fence: Fence) -> None:
+    async def _refresh(self, zone: Zone, number: str, fence: Fence, *, skip_matching: bool) -> None:
         """Start the refresh. When it succeeds AWS makes `number` the group's own template version.
 
         MinHealthyPercentage 0: the zone takes no traffic (I13), so all instances may go at once. AutoRollback off:
@@ -179,14 +184,14 @@ class AwsFleet:
                 Preferences={
                     "MinHealthyPercentage": 0,
                     "InstanceWarmup": 0,
-                    "SkipMatching": True,
+                    "SkipMatching": skip_matching,
                     "AutoRollback": False,
                 },
             ),
         )
 
     async def _give_way(self, zone: Zone, refresh: InstanceRefreshTypeDef, fence: Fence) -> None:
-        """Cancel an upgrade to another version; Transient until it has ended, since two cannot run."""
+        """Cancel an upgrade that leads elsewhere or nowhere; Transient until it has ended, since two cannot run."""
         if refresh["Status"] not in GIVING_WAY:
             await self._at[zone.id].write(
                 zone.id,
@@ -194,7 +199,7 @@ class AwsFleet:
                 fence,
                 lambda aws: aws.autoscaling.cancel_instance_refresh(AutoScalingGroupName=_name(zone)),
             )
-        raise Transient(f"{zone.id}: an instance refresh to another version has not ended yet ({refresh['Status']})")
+        raise Transient(f"{zone.id}: an instance refresh that must give way has not ended yet ({refresh['Status']})")
 
     async def _set_model(self, zone: Zone, number: str, fence: Fence) -> None:
         await self._at[zone.id].write(
@@ -278,6 +283,10 @@ def _number(zone: Zone, instance: InstanceTypeDef) -> str:
     template = instance.get("LaunchTemplate", {})
     ours = template.get("LaunchTemplateId") == zone.fleet["launch_template_id"]
     return template.get("Version", "") if ours else ""
+
+
+def _is_lost(instance: InstanceTypeDef) -> bool:
+    return instance["HealthStatus"] == "Unhealthy" and instance["LifecycleState"] == "InService"
 
 
 def _target(refresh: InstanceRefreshTypeDef) -> str:
