@@ -16,8 +16,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from xml.sax.saxutils import escape
 
 from orchestrator.core.errors import Rejected
+from orchestrator.lab.aws.refresh import spoiled_by
 from orchestrator.lab.azure.faults import ANSWERS, SPOILS, Fault, FaultDeck, FaultKind
 
+REFRESH: Final = "StartInstanceRefresh"
 REMEMBERED: Final = 512  # answers that a stale read may repeat
 # Status, code and message; EC2 throttles in words of its own.
 WORDS: Final = {
@@ -37,9 +39,9 @@ class Faulty:
         self._last: OrderedDict[tuple[str, bytes], _Reply] = OrderedDict()
 
     def order(self, fault: Fault) -> None:
-        """Raises Rejected for what AWS has no call to spoil: limit a zone's capacity or deploy a sick version instead."""
-        if fault.kind in SPOILS:
-            raise Rejected(f"{fault.kind} is for Azure's long-running operations; on AWS limit the zone's capacity")
+        """FAIL and HANG spoil an instance refresh: it replaces nothing. Raises Rejected where another call is named."""
+        if fault.kind in SPOILS and REFRESH not in fault.path:
+            raise Rejected(f"on AWS {fault.kind} is for {REFRESH} alone: no other call works on after its answer")
         self.deck.add(fault)
 
     def wrap(self, app: WSGIApplication) -> WSGIApplication:
@@ -60,7 +62,11 @@ class Faulty:
         asked = (f"{call} {environ.get('PATH_INFO')}?{environ.get('QUERY_STRING')}", body)
         if fault is not None and fault.kind is FaultKind.STALE and asked in self._last:
             return self._last[asked].say(start_response)
-        reply = _Reply.of(app, environ)
+        spoils = spoiled_by.set(fault if fault is not None and fault.kind in SPOILS else None)
+        try:
+            reply = _Reply.of(app, environ)
+        finally:
+            spoiled_by.reset(spoils)
         if fault is not None and fault.kind in (FaultKind.RESET, FaultKind.CUT):
             _break(environ, reply if fault.kind is FaultKind.CUT else None)
         if not self.deck.stale(call):

@@ -8,12 +8,14 @@ becomes the group's own only when the refresh succeeds; a cancel rolls nothing b
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab.aws import ec2
 from orchestrator.lab.aws.world import here, now
+from orchestrator.lab.azure.faults import Fault, FaultKind
 
 if TYPE_CHECKING:
     from orchestrator.lab.aws.groups import Group, Member
@@ -27,6 +29,8 @@ TIMELINE = {
     "Failed": "failed",
     "Cancelled": "cancelled",
 }
+# The fault that spoils the refresh that a call is about to start; set for the time of that call.
+spoiled_by: ContextVar[Fault | None] = ContextVar("spoiled_by", default=None)
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class Refresh:
     updated: int = 0
     progress_at: float = field(default_factory=now)
     rollback: dict[str, Any] | None = None
+    spoilt: Fault | None = field(default_factory=spoiled_by.get)
 
     @property
     def active(self) -> bool:
@@ -82,6 +87,8 @@ class Refresh:
         elif self.status == "Cancelling":
             if not any(m.lifecycle_state in ("Pending", "Terminating") for m in group.members):
                 self._end(group, "Cancelled", self.reason)
+        elif self.spoilt is not None and self.status == "InProgress":
+            self._spoil(group, self.spoilt)
         elif self.replacing:
             self._replace(group)
 
@@ -164,6 +171,13 @@ class Refresh:
         if self.desired_configuration is not None:
             group.launch_template_version = group.provided_launch_template_version = self.target
         self._end(group, "Successful", None)
+
+    def _spoil(self, group: Group, fault: Fault) -> None:
+        """Replace nothing: fail at once, or hang until there was no progress for too long."""
+        if fault.kind is FaultKind.FAIL:
+            self._end(group, "Failed", fault.message or "An internal error occurred.")
+        elif now() >= self.progress_at + here().times.refresh_stalled_s:
+            self._fail(group, [])
 
     def _fail(self, group: Group, sick: list[Member]) -> None:
         last = next((a["StatusMessage"] for a in group.activities if a["StatusCode"] == "Failed"), None)

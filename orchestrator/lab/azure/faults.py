@@ -16,7 +16,8 @@ class FaultKind(StrEnum):
     """THROTTLE, CONFLICT, ERROR and DENY answer instead of the API. RESET and CUT break the connection after the API acted.
 
     STALE answers a GET as it was answered last before the fault was set. FAIL and HANG let the call be accepted and
-    spoil its long-running operation: FAIL does no work and ends Failed, HANG works and never reports the end.
+    spoil its long-running operation: FAIL does no work and ends Failed, HANG works and never reports the end (an instance
+    refresh of AWS that hangs does no work either).
     """
 
     THROTTLE = "throttle"

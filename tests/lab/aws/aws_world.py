@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.lab.aws import EmulatedAws, Record, Region, RegionPlan, Times, provision_dns, provision_region
 from orchestrator.lab.aws.provision import client
+from orchestrator.lab.aws.server import Middleware
 from orchestrator.lab.model import DesiredInstance, DesiredRegion, Member, Process, SeenRegion, TargetHealth
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -138,10 +139,10 @@ class AwsWorld:
 
 
 @contextmanager
-def provisioned(times: Times = FAST, **plan: Any) -> Iterator[AwsWorld]:
+def provisioned(times: Times = FAST, middlewares: Sequence[Middleware] = (), **plan: Any) -> Iterator[AwsWorld]:
     """Raise gates v1 in three zones with 2 instances each, all healthy in `steady`."""
     settings = {"instances": 2, "deregistration_delay_s": 0, "health_check_grace_s": 0, **plan}
-    with EmulatedAws(["us-east-1"], times=times) as aws:
+    with EmulatedAws(["us-east-1"], times=times, middlewares=middlewares) as aws:
         machines = Machines(aws)
         machines.start()
         region = provision_region(aws.endpoint, RegionPlan("gates", "us-east-1", 21, ZONES, "v1", **settings))

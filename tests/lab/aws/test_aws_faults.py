@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
+from aws_world import FAST, GROUP, eventually, provisioned
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
@@ -89,6 +91,27 @@ def test_a_stale_read_answers_as_before() -> None:
         assert [before, before, before + 1] == [len(ec2.describe_vpcs()["Vpcs"]) for _ in range(3)]
 
 
-def test_an_operation_of_azure_cannot_be_spoilt_on_aws() -> None:
-    with pytest.raises(Rejected, match="limit the zone's capacity"):
-        Faulty().order(Fault(FaultKind.HANG))
+@pytest.mark.parametrize("path", [".*", "ModifyListener"])
+def test_no_call_but_a_refresh_works_on_after_its_answer_and_can_be_spoilt(path: str) -> None:
+    with pytest.raises(Rejected, match="StartInstanceRefresh alone"):
+        Faulty().order(Fault(FaultKind.HANG, path=path))
+
+
+def test_a_refresh_on_order_fails_or_hangs_until_it_is_cancelled_and_replaces_nothing() -> None:
+    faults = Faulty()
+    with provisioned(replace(FAST, refresh_stalled_s=60.0), [faults.wrap]) as world:
+        before, version = world.desired("1a"), world.new_version("v2")
+        faults.order(Fault(FaultKind.FAIL, path="StartInstanceRefresh", message="Not today."))
+        world.refresh(version)
+        failed = world.refreshed()
+        assert ("Failed", "Not today.", 2) == (failed["Status"], failed["StatusReason"], failed["InstancesToUpdate"])
+        faults.order(Fault(FaultKind.HANG, path="StartInstanceRefresh"))
+        world.refresh(version)
+        eventually(lambda: world.last_refresh()["Status"] == "InProgress")
+        time.sleep(0.2)
+        assert ("InProgress", 2) == (world.last_refresh()["Status"], world.last_refresh()["InstancesToUpdate"])
+        assert before == world.desired("1a")
+        world.autoscaling.cancel_instance_refresh(AutoScalingGroupName=GROUP)
+        assert "Cancelled" == world.refreshed()["Status"]
+        world.refresh(version)
+        assert ("Successful", 2) == (world.refreshed()["Status"], [i.version for i in world.desired("1a")].count("v2"))
