@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,24 @@ class Case:
 
     def tell(self, title: str, users: Recount, end: str, evidence: str) -> None:
         self.title, self.users, self.end, self.evidence = title, users, end, evidence
+
+
+def in_words(failure: str) -> str:
+    """What was not so, and the last that the log in the failure's message says; short enough for a cell."""
+    lines = failure.splitlines() or [""]
+    broken = next((line for line in lines if line.startswith("assert ")), lines[0]).removeprefix("assert ")
+    expected, equals, was = broken.partition(" == ")
+    told = f"expected {expected}, it was {was}" if equals else broken
+    evidence = [said for line in lines if (said := _evidence(line))]
+    return "; ".join([told[:200], *evidence[-1:]])[:400]
+
+
+def _evidence(line: str) -> str:
+    try:
+        logged = json.loads(line)
+    except ValueError:
+        return ""
+    return f"{logged.get('event')}: {logged['evidence']}" if isinstance(logged, dict) and logged.get("evidence") else ""
 
 
 def write(case: Case) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from e2e.cases import Case, write
+from e2e.cases import Case, in_words, write
 
 # As on anybody's machine: without it every process of a lab compiles a second's worth of modules at its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -32,11 +32,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if call.when == "call":
         item.stash[REPORT] = report.passed
-        item.stash[WHY] = _why(str(call.excinfo.value)) if call.excinfo else ""
+        item.stash[WHY] = in_words(str(call.excinfo.value)) if call.excinfo else ""
     return report
-
-
-def _why(told: str) -> str:
-    """The line that was not so; an assertion's message may be a whole log before it."""
-    lines = told.splitlines() or [""]
-    return next((line for line in lines if line.startswith("assert ")), lines[0])[:200]
