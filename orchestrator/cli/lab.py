@@ -36,6 +36,12 @@ def command() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--autoscale",
+    type=click.FloatRange(0.1, 1.0),
+    metavar="TARGET",
+    help="Autoscalers keep the load per instance at this share of rps_per_instance (default: nothing scales by itself).",
+)
+@click.option(
     "--from-pulumi",
     "programs",
     type=click.Path(path_type=Path, file_okay=False),
@@ -52,6 +58,7 @@ def up(
     version: str,
     ttl_s: int,
     seed: int,
+    autoscale: float | None,
     programs: Path | None,
     *,
     retries: bool,
@@ -71,6 +78,7 @@ def up(
         seed=seed,
         ttl_s=ttl_s,
         programs=str(Path(programs).resolve()) if programs else "",
+        autoscale={"target": autoscale} if autoscale else {},
     )
     if programs:
         from orchestrator.lab.programs import find_python  # noqa: PLC0415
@@ -193,9 +201,12 @@ def cloud_fault(cloud: str, kind: str, name: str, *, as_json: bool, **given: obj
 )
 @click.option("--seconds", type=click.FloatRange(1, 86400), help="End after this long; default: at Ctrl-C.")
 @click.option("--curve", type=click.Choice(["constant", "day"]), default="constant", show_default=True)
+@click.option("--then", multiple=True, metavar="RATE@SECOND", help="From that second on another rate; repeat.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @options
-def traffic(name: str, rate: float, seconds: float | None, curve: str, seed: int, *, as_json: bool) -> None:
+def traffic(
+    name: str, rate: float, seconds: float | None, curve: str, then: tuple[str, ...], seed: int, *, as_json: bool
+) -> None:
     """Send users' requests to the lab and log each one; prints a summary at its end."""
     from orchestrator.lab.client import control, folder_of  # noqa: PLC0415
     from orchestrator.lab.demo import traffic_command  # noqa: PLC0415
@@ -203,7 +214,9 @@ def traffic(name: str, rate: float, seconds: float | None, curve: str, seed: int
     folder = folder_of(HOME, name).resolve()
     log = folder / f"requests-{time.strftime('%Y%m%d-%H%M%S')}.csv"
     dns = control(folder, "/status")["dns"]
-    args = traffic_command(dns, log, rate=rate, seed=seed, seconds=seconds, curve=curve, progress=not as_json)
+    args = traffic_command(
+        dns, log, rate=rate, seed=seed, seconds=seconds, curve=curve, then=then, progress=not as_json
+    )
     click.echo(f"every request is logged in {log}", err=True)
     code = subprocess.call(args)  # noqa: S603 - our own module
     sys.exit(code)

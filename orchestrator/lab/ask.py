@@ -18,6 +18,21 @@ async def ask(
         return 0
 
 
+async def fetch(source: str, address: str, port: int, path: str, timeout_s: float) -> bytes:
+    """Return the body of a 200 answer, or nothing when there was none in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(address, port, local_addr=(source, 0))
+            try:
+                writer.write(_request("GET", path, address, b""))
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""
+    return body if head.startswith(b"HTTP/1.1 200") else b""
+
+
 def _request(method: str, path: str, host: str, body: bytes) -> bytes:
     return (
         f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Synthetic: 1\r\nConnection: close\r\n"

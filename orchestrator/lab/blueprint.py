@@ -37,7 +37,8 @@ class Blueprint:
     """A lab. Seconds are the lab's own: a minute of a real cloud is about a second here, and everything is a process.
 
     `strict`: the load balancers never retry, so that a missing drain is seen by users. `programs`: the folder of Pulumi
-    programs that provision the lab; empty: the lab's own code does.
+    programs that provision the lab; empty: the lab's own code does. `autoscale`: the aim of the clouds' autoscalers, such
+    as {"target": 0.6, "scale_in_after_s": 60}; empty: there are none. `instances` is then the least that a zone has.
     """
 
     name: str = "default"
@@ -53,6 +54,7 @@ class Blueprint:
     deregistration_delay_s: int = 2
     policy: dict[str, Any] = field(default_factory=dict)
     programs: str = ""
+    autoscale: dict[str, float] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         path = folder / "plan.json"

@@ -29,6 +29,7 @@ import yaml
 from orchestrator.core.errors import FailoutError, Rejected, Transient
 from orchestrator.lab.addresses import DNS_PORT, RegionAddresses
 from orchestrator.lab.ask import ask
+from orchestrator.lab.autoscaler import Aim, Autoscaler
 from orchestrator.lab.aws import EmulatedAws, Record, Region, provision_dns, provision_region
 from orchestrator.lab.aws import RegionPlan as AwsPlan
 from orchestrator.lab.aws.faults import Faulty
@@ -109,6 +110,11 @@ class Daemon:
             strict=blueprint.strict,
             seed=blueprint.seed,
         )
+        self._autoscaler = self._plays_autoscaler() if blueprint.autoscale else None
+
+    def _plays_autoscaler(self) -> Autoscaler:
+        aim = Aim(rps_per_instance=self._plan.rps_per_instance, **self._plan.autoscale)
+        return Autoscaler([self._aws, self._azure], lambda: self.data.status().instances, self._timeline, aim)
 
     @property
     def dns_address(self) -> str:
@@ -133,9 +139,13 @@ class Daemon:
         self._write_documents(topology)
         tell("boot", text="waiting until every instance and load balancer serves")
         self._await_ready()
+        if self._autoscaler is not None:
+            self._autoscaler.start()
 
     def close(self) -> None:
         """End every process of the lab."""
+        if self._autoscaler is not None:
+            self._autoscaler.stop()
         self.data.stop()
         for agent in self._agents:
             agent.terminate()
@@ -192,6 +202,7 @@ class Daemon:
             image_id=image["image_id"],
             instances=self._plan.instances,
             instances_max=self._plan.instances_max,
+            instances_min=self._plan.instances if self._plan.autoscale else 0,
             rps_per_instance=self._plan.rps_per_instance,
             weight=region.weight,
             deregistration_delay_s=self._plan.deregistration_delay_s,
@@ -294,11 +305,12 @@ class Daemon:
         return True
 
     def break_cloud(self, cloud: str, order: Mapping[str, Any]) -> None:
-        """Make calls of a cloud's API fail; {"clear": true} ends that, {"zone", "room"} limits a zone's capacity on AWS."""
+        """Make calls of a cloud's API fail; {"clear": true} ends that, {"zone", "room"} limits a zone's capacity."""
         if order.get("clear"):
             (self._aws_faults.deck if cloud == "aws" else self._azure.faults).clear()
         elif "room" in order:
-            self._aws.limit_capacity(str(order["zone"]), order["room"])
+            limit = self._aws.limit_capacity if cloud == "aws" else self._azure.set_room
+            limit(str(order["zone"]), order["room"])
         else:
             fault = fault_of(order)
             if cloud == "aws":

@@ -67,12 +67,14 @@ def traffic_command(
     clients: int = 60,
     seconds: float | None = None,
     curve: str = "constant",
+    then: Sequence[str] = (),
     progress: bool = True,
 ) -> list[str]:
     """The command line of the traffic generator; it ends with its parent's standard input where asked to."""
     command = [sys.executable, "-m", "orchestrator.lab.traffic", "--resolver", dns, "--log", str(log)]
     command += ["--rate", str(rate), "--seed", str(seed), "--clients", str(clients), "--curve", curve]
     command += ["--seconds", str(seconds)] if seconds is not None else []
+    command += [f"--then={step}" for step in then]
     return command + (["--progress"] if progress else [])
 
 
@@ -102,6 +104,12 @@ class Traffic:
                 self.summary = told
             else:
                 self.last = told
+
+    def turn(self, rate: float) -> None:
+        """Let as many requests come in a second from now on."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(f"{rate}\n")
+        self._child.stdin.flush()
 
     def stop(self) -> None:
         """End it; what is on its way is still counted."""

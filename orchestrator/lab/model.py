@@ -151,6 +151,22 @@ class SeenRegion:
     incarnations: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ScaledFleet:
+    """A zone's fleet as its cloud's autoscaler has it. `there`: instances that exist. `frozen`: the autoscaler may not act.
+
+    `refused`: why the cloud gives no more of the `desired` instances; "" while nothing is known to stand in the way.
+    """
+
+    zone: str
+    desired: int
+    there: int
+    minimum: int
+    maximum: int
+    frozen: bool
+    refused: str = ""
+
+
 class ControlPlane(Protocol):
     """An emulated cloud. Thread-safe: its API runs on other threads than the data plane."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.errors import Rejected
 from orchestrator.lab.traffic.answer import Answer, parse
-from orchestrator.lab.traffic.plan import constant, day, plan
+from orchestrator.lab.traffic.plan import Dial, constant, day, plan, stepped
 from orchestrator.lab.traffic.record import RawLog, Recount, Row, Slice, read, recount
 
 BODY = b'{"zone": "aws/a", "instance": "i-1", "version": "v1"}'
@@ -43,6 +43,22 @@ def test_a_plan_along_a_day_has_as_many_requests_as_the_curve_says():
     planned = list(takewhile(lambda p: p.due_s < 24, the_plan(1, rate)))
     wanted = sum(rate(i / 100) / 100 for i in range(2400))
     assert wanted == pytest.approx(len(planned), rel=0.01)
+
+
+def test_a_rate_doubles_from_the_second_that_was_named():
+    planned = list(takewhile(lambda p: p.due_s < 20, the_plan(1, stepped(constant(100), [(200, 10)]))))
+    assert 1000 == pytest.approx(sum(p.due_s < 10 for p in planned), abs=1)
+    assert 2000 == pytest.approx(sum(p.due_s >= 10 for p in planned), abs=1)
+
+
+def test_a_rate_is_turned_in_the_middle_of_a_plan():
+    dial = Dial(constant(100))
+    planned = the_plan(1, dial)
+    before = list(islice(planned, 101))
+    dial.turn(200)
+    after = list(islice(planned, 200))
+    assert 1.0 == pytest.approx(before[-1].due_s)
+    assert 1.0 == pytest.approx(after[-1].due_s - before[-1].due_s, abs=0.01)
 
 
 @pytest.mark.parametrize("cut", [0, 10, len(HEAD), len(HEAD) + 2, len(HEAD) + 2 + len(BODY) - 1])

@@ -24,6 +24,7 @@ from moto.moto_api._internal import mock_random
 from orchestrator.lab.aws.refresh import Refresh
 from orchestrator.lab.aws.targets import TargetGroup
 from orchestrator.lab.aws.world import here, now
+from orchestrator.lab.model import ScaledFleet
 
 PENDING, IN_SERVICE, TERMINATING, STANDBY = "Pending", "InService", "Terminating", "Standby"
 
@@ -79,8 +80,27 @@ class Group(asg.FakeAutoScalingGroup):
     def members(self) -> list[Member]:
         return list(self.instance_states)  # type: ignore[arg-type]
 
+    @property
+    def zone_id(self) -> str:
+        return f"aws/{self.availability_zones[0]}"
+
     def suspended(self, process: str) -> bool:
         return process in self._suspended_processes
+
+    def scaled(self) -> ScaledFleet:
+        """What a scaling policy goes by. Without AlarmNotification its alarms tell the group nothing."""
+        there = sum(member.counts for member in self.members)
+        newest, desired = next(iter(self.activities), None), self.desired_capacity or 0
+        short = newest is not None and newest["StatusCode"] == "Failed" and there < desired
+        return ScaledFleet(
+            self.zone_id,
+            desired,
+            there,
+            self.min_size or 0,
+            self.max_size or 0,
+            frozen=self.suspended("AlarmNotification"),
+            refused=newest["StatusMessage"] if newest is not None and short else "",
+        )
 
     # What the API asks for.
 

@@ -18,7 +18,7 @@ from orchestrator.lab.aws import autoscaling, desired, ec2, route53, server, tar
 from orchestrator.lab.aws.groups import Group
 from orchestrator.lab.aws.targets import TargetGroup
 from orchestrator.lab.aws.world import ACCOUNT, Times, World, enter
-from orchestrator.lab.model import DesiredDns, DesiredRegion, SeenRegion
+from orchestrator.lab.model import DesiredDns, DesiredRegion, ScaledFleet, SeenRegion
 from orchestrator.lab.timeline import Timeline
 
 _log = logging.getLogger(__name__)
@@ -111,6 +111,20 @@ class EmulatedAws:
             else:
                 self._world.capacity[name] = instances
 
+    def fleets(self) -> Sequence[ScaledFleet]:
+        """Every Auto Scaling group, for its autoscaler: alarms that may notify nobody act on nothing."""
+        with self._world.lock:
+            return tuple(group.scaled() for name in self.regions for group in self._groups(name))
+
+    def resize(self, zone: str, instances: int) -> None:
+        """Set the desired capacity of the zone's group, as a scaling policy does."""
+        with self._world.lock:
+            for group in (g for name in self.regions for g in self._groups(name) if g.zone_id == zone):
+                group.set_desired_capacity(instances)
+
+    def _groups(self, region: str) -> list[Group]:
+        return [g for g in autoscaling_backends[ACCOUNT][region].autoscaling_groups.values() if isinstance(g, Group)]
+
     def _run(self) -> None:
         while not self._stopping.wait(self._world.times.tick_s):
             with self._world.lock:
@@ -123,9 +137,8 @@ class EmulatedAws:
     def _tick(self) -> None:
         for name in self.regions:
             ec2.advance(ec2_backends[ACCOUNT][name])
-            for group in list(autoscaling_backends[ACCOUNT][name].autoscaling_groups.values()):
-                if isinstance(group, Group):
-                    group.tick()
+            for group in self._groups(name):
+                group.tick()
             alive = {i.id for i in ec2.instances(ec2_backends[ACCOUNT][name]) if ec2.is_alive(i)}
             for target_group in list(elbv2_backends[ACCOUNT][name].target_groups.values()):
                 if isinstance(target_group, TargetGroup):

@@ -31,6 +31,7 @@ class RegionPlan:
     image_id: str = "ami-0f000000000000001"
     instances: int = 3
     instances_max: int = 9
+    instances_min: int = 0
     rps_per_instance: float = 40
     weight: int = 100
     deregistration_delay_s: int = 2
@@ -177,7 +178,7 @@ def _target_group(elb: Any, plan: RegionPlan, vpc: str, kind: str) -> str:
 def _group(asg: Any, plan: RegionPlan, zone: str, subnet: str, template: str, steady: str) -> None:
     asg.create_auto_scaling_group(
         AutoScalingGroupName=f"{plan.service}-{zone}",
-        MinSize=0,
+        MinSize=plan.instances_min,
         MaxSize=plan.instances_max,
         DesiredCapacity=plan.instances,
         VPCZoneIdentifier=subnet,

@@ -37,10 +37,12 @@ from orchestrator.lab.model import (
     FrontKind,
     Member,
     Pool,
+    ScaledFleet,
     SeenRegion,
 )
 from orchestrator.lab.timeline import Timeline
 
+COMPUTE_API_VERSION = "2026-04-01"
 SUBSCRIPTION_ID = "00000000-0000-0000-0000-000000000001"
 _log = logging.getLogger(__name__)
 
@@ -252,6 +254,28 @@ class EmulatedAzure:
         """What the autoscale settings say of each scale set that has one, for whoever plays Azure Monitor."""
         with self._lock:
             return tuple(autoscalers(self._world))
+
+    def fleets(self) -> Sequence[ScaledFleet]:
+        """Every scale set that has an autoscale setting, as Azure Monitor goes by it."""
+        with self._lock:
+            return tuple(self._scaled(setting) for setting in autoscalers(self._world))
+
+    def _scaled(self, setting: Autoscaler) -> ScaledFleet:
+        found = next(s for s in self._world.scale_sets.values() if s.zone_id == setting.zone)
+        bounds = (setting.minimum, setting.maximum)
+        refused = found.write.ended.message if found.write is not None and found.write.ended is not None else ""
+        short = len(found.vms) < found.capacity
+        return ScaledFleet(
+            setting.zone, found.capacity, len(found.vms), *bounds, not setting.enabled, refused if short else ""
+        )
+
+    def resize(self, zone: str, instances: int) -> None:
+        """Ask the API for it, as Azure Monitor does: a write like any other, which overtakes one that is under way."""
+        with self._lock:
+            found = next(s for s in self._world.scale_sets.values() if s.zone_id == zone)
+        body = json.dumps({"sku": {**found.document["sku"], "capacity": instances}}).encode()
+        query, headers = {"api-version": COMPUTE_API_VERSION}, {"authorization": "Bearer azure-monitor"}
+        self.handle("PATCH", found.id, query, headers, body)
 
     # -- the data plane's side (ControlPlane)
 

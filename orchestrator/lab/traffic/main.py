@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from orchestrator.core.errors import Bug, FailoutError
 from orchestrator.lab.traffic.generator import Settings, generate
-from orchestrator.lab.traffic.plan import constant, day
+from orchestrator.lab.traffic.plan import Dial, constant, day, stepped
 
 SOCKETS_SPARE = 64  # file descriptors for everything that is not a request
 
@@ -48,6 +48,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curve", choices=("constant", "day"), default="constant", help="day: quiet night, evening peak"
     )
+    parser.add_argument(
+        "--then",
+        type=_step,
+        action="append",
+        default=[],
+        metavar="RATE@SECOND",
+        help="from then on another rate; repeat",
+    )
     parser.add_argument("--day-s", type=_positive, default=240.0, help="seconds that a day takes (default %(default)s)")
     parser.add_argument("--clients", type=_count, default=60, help="users, each with a DNS cache (default %(default)s)")
     parser.add_argument("--seconds", type=_positive, help="end after this long (default: at SIGTERM or SIGINT)")
@@ -58,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--long-ms", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="names the plan of requests (default %(default)s)")
     parser.add_argument("--progress", action="store_true", help="print a JSON line each second")
-    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when standard input ends; a line on it is a new rate"
+    )
     return parser
 
 
@@ -67,14 +77,16 @@ async def _run(options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    curve = day(options.rate, options.day_s) if options.curve == "day" else constant(options.rate)
+    rate = Dial(stepped(curve, options.then))
     if options.with_parent:
-        threading.Thread(target=_watch_parent, args=(loop, stop), daemon=True).start()
+        threading.Thread(target=_obey_parent, args=(loop, stop, rate), daemon=True).start()
     settings = Settings(
         resolver=options.resolver,
         name=options.name,
         port=options.port,
         log=options.log,
-        rate=constant(options.rate) if options.curve == "constant" else day(options.rate, options.day_s),
+        rate=rate,
         clients=options.clients,
         seconds=options.seconds,
         fresh_share=options.fresh,
@@ -129,9 +141,12 @@ class Lines:
             self._on_broken()
 
 
-def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    while os.read(0, 4096):
-        pass
+def _obey_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, rate: Dial) -> None:
+    for line in sys.stdin:
+        try:
+            rate.turn(_positive(line))
+        except (ValueError, argparse.ArgumentTypeError):
+            sys.stderr.write(f"traffic: {line.strip()!r} is no rate\n")
     loop.call_soon_threadsafe(stop.set)
 
 
@@ -149,6 +164,13 @@ def _endpoint(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host, int(port)
+
+
+def _step(text: str) -> tuple[float, float]:
+    rate, mark, second = text.partition("@")
+    if not mark:
+        raise argparse.ArgumentTypeError(f"{text!r} is not RATE@SECOND")
+    return _positive(rate), _positive(second)
 
 
 def _positive(text: str) -> float:

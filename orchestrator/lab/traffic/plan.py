@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
@@ -29,6 +29,29 @@ class Planned:
 
 def constant(rate: float) -> Rate:
     return lambda _: rate
+
+
+class Dial:
+    """A rate that may be turned while it runs: until it is, `rate` holds."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate, self._turned_to = rate, 0.0
+
+    def turn(self, rate: float) -> None:
+        self._turned_to = rate
+
+    def __call__(self, second: float) -> float:
+        return self._turned_to or self._rate(second)
+
+
+def stepped(first: Rate, steps: Iterable[tuple[float, float]]) -> Rate:
+    """Leave `first` for constant rates. `steps`: (requests per second, from which second on)."""
+    ordered = sorted(steps, key=lambda step: step[1])
+
+    def at(second: float) -> float:
+        return next((rate for rate, since in reversed(ordered) if second >= since), first(second))
+
+    return at
 
 
 def day(peak: float, day_s: float) -> Rate:

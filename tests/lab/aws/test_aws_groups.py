@@ -6,6 +6,8 @@ import pytest
 from aws_world import GROUP, AwsWorld, eventually, provisioned
 from botocore.exceptions import ClientError
 
+from orchestrator.lab.model import ScaledFleet
+
 
 def test_each_zone_has_its_instances_on_its_own_subnet_from_10_on(world: AwsWorld) -> None:
     addresses = {i.zone: [] for i in world.desired()}
@@ -203,3 +205,16 @@ def test_a_machine_without_a_version_in_its_user_data_runs_nothing(world: AwsWor
 def test_a_reboot_starts_the_machine_anew(world: AwsWorld) -> None:
     world.ec2.reboot_instances(InstanceIds=[world.desired("1a")[0].id])
     assert [2, 1] == [i.incarnation for i in world.desired("1a")]
+
+
+def test_an_autoscaler_sees_its_bounds_and_is_frozen_when_alarms_may_not_notify(world: AwsWorld) -> None:
+    def fleet() -> ScaledFleet:
+        return next(f for f in world.aws.fleets() if f.zone == "aws/us-east-1a")
+
+    assert ScaledFleet("aws/us-east-1a", 2, 2, 0, 9, frozen=False) == fleet()
+    world.autoscaling.suspend_processes(AutoScalingGroupName=GROUP, ScalingProcesses=["AlarmNotification"])
+    assert fleet().frozen
+    world.aws.limit_capacity("us-east-1a", 2)
+    world.aws.resize("aws/us-east-1a", 4)
+    eventually(lambda: "sufficient" in fleet().refused)
+    assert (4, 2) == (fleet().desired, fleet().there)
