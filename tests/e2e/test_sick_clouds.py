@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -110,6 +112,11 @@ LASTING: dict[str, tuple[str, dict[str, Any], str]] = {
     "AWS credentials expire in the middle": (
         AWS, {"cloud": "aws", "kind": "deny", "code": "ExpiredToken", "call": ".*", "count": 10000}, "ExpiredToken",
     ),
+    "Azure credentials expire in the middle": (
+        AZURE,
+        {"cloud": "azure", "kind": "deny", "status": 401, "code": "ExpiredAuthenticationToken", "count": 10000},
+        "ExpiredAuthenticationToken",
+    ),
     "Azure denies the upgrade half-way": (
         AZURE, {"cloud": "azure", "kind": "deny", "method": "PATCH", "count": 1000}, "AuthorizationFailed",
     ),
@@ -163,6 +170,82 @@ def test_an_azure_operation_that_never_ends_is_given_up_and_goes_on_when_mended(
     assert {zone: {version: 2} for zone in ZONES} == made.ending()["processes"]
     why = first.state.reason if first.code and first.state else "the instances said that they were done"
     case.tell("Azure's upgrade operation hangs", users, end, why)
+
+
+def calls(made: Stage, since: float, until: float = float("inf")) -> Counter[str]:
+    """The calls that the clouds' APIs got, by the name that each cloud has for them."""
+    return Counter(e["call"].rpartition(".")[2] for e in made.timeline("api", since) if e["t"] <= until)
+
+
+def test_an_instance_refresh_that_hangs_is_cancelled_and_its_zone_comes_back_as_it_was(made: Stage, case: Case) -> None:
+    version, before = other(made), made.versions()
+    made.lab("/cloud-fault", cloud="aws", call="StartInstanceRefresh", kind="hang")
+    deploy = made.deploy(version)
+    ended = deploy.wait()
+    users = made.seen(deploy.started_at)
+    assert {} == users.failures
+    assert (10, "failed") == (ended.code, ended.run and ended.run.status), ended.err[-3000:]
+    assert "more than 15 s: 0 of 2 replaced" in ended.evidence("unhealthy")
+    asked = calls(made, deploy.started_at)
+    assert (1, 1) == (asked["StartInstanceRefresh"], asked["CancelInstanceRefresh"])
+    assert before == made.versions()
+    case.tell("AWS's instance refresh hangs", users, "cancelled; failed; zone back", ended.evidence("unhealthy"))
+
+
+def test_an_instance_refresh_that_fails_holds_its_zone_out_and_a_person_has_it_tried_again(
+    made: Stage, case: Case
+) -> None:
+    version = other(made)
+    made.lab(
+        "/cloud-fault", cloud="aws", call="StartInstanceRefresh", kind="fail", message="An internal error occurred."
+    )
+    deploy = made.deploy(version, "--on-failure", "hold")
+    held = deploy.wait()
+    ended = mended(made, held, AWS, "instance refresh Failed: An internal error occurred.", "aws")
+    users = made.seen(deploy.started_at)
+    assert {} == users.failures
+    assert 0 == ended.code, ended.err[-3000:]
+    assert {zone: {version: 2} for zone in ZONES} == made.ending()["processes"]
+    assert 3 == calls(made, deploy.started_at)["StartInstanceRefresh"], "one more than there are zones"
+    assert held.state is not None
+    case.tell(
+        "AWS's instance refresh fails", users, "held (held-out), resumed by a person, succeeded", held.state.reason
+    )
+
+
+def test_an_upgrade_of_azure_is_carried_on_by_its_token_after_kill_9_in_its_middle(made: Stage, case: Case) -> None:
+    """The zone's machines are dead for that time, so that the operation is still at work when the next process comes."""
+    version = other(made)
+    deploy = made.deploy(version)
+    made.until_zone(AZURE, Z.UPGRADING)
+    until(lambda: [e for e in made.timeline("refresh", deploy.started_at) if e["zone"] == AZURE], "the upgrade began")
+    made.lab("/fail", zone=AZURE, mode="kill")
+    begun = time.time()
+    until(lambda: calls(made, begun)["Operations_Get"], "the first process asks after the operation")
+    deploy.kill()
+    killed = time.time()
+    carrying = made.resume()
+    until(lambda: calls(made, killed)["Operations_Get"], "the next process asks after the same operation")
+    asked = calls(made, killed)
+    made.lab("/heal", zone=AZURE)
+    ended = carrying.wait()
+    users = made.seen(deploy.started_at)
+    assert {} == users.failures
+    assert 0 == ended.code, ended.err[-3000:]
+    assert {zone: {version: 2} for zone in ZONES} == made.ending()["processes"]
+    writes = [call for call in asked if call.startswith("VirtualMachineScaleSets_") and "Get" not in call]
+    assert [] == writes, "what was begun is looked at, not begun again"
+    once = {"VirtualMachineScaleSets_Update": 2, "VirtualMachineScaleSets_UpdateInstances": 2}
+    assert once.items() <= calls(made, deploy.started_at).items(), "one model and one upgrade a zone, in all"
+    case.tell("kill -9 in the middle of Azure's upgrade operation", users, "resumed, succeeded",
+              f"asked after by its token {asked['Operations_Get']} times after the kill; begun once")  # fmt: skip
+
+
+def until(so: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not so():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(0.05)
 
 
 def test_aws_without_room_for_an_instance_holds_the_zone_out_until_there_is(made: Stage, case: Case) -> None:
