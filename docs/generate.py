@@ -96,7 +96,6 @@ def drill_machine() -> str:
 
 ELSEWHERE = {
     "I10": "tests/workflows/test_outings.py and tests/e2e/test_zones_by_hand.py: a zone is emptied while its cloud's API is down",
-    "I15": "tests/core/test_drill.py and tests/workflows/test_drills.py: no signal, no drill",
 }
 
 

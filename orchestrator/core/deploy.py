@@ -403,6 +403,8 @@ def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
 def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, now: datetime) -> ZoneProgress:
     kind = meaning(state, zone, kind)
     moved = replace(_move(zone, kind, now), note=event.evidence or zone.note)
+    if moved.state is _Z.PREPARING and zone.state in {_Z.JOINING, _Z.HELD_SERVING}:
+        moved = replace(moved, touched=True)  # Part of it may be out: to undo its preparations would not bring it back.
     match kind:
         case E.ADMITTED:
             undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
@@ -444,9 +446,7 @@ def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event,
         if state.policy.on_failure is OnFailure.ROLLBACK_ALL:
             return _roll_back_done(replace(state, course=Course.ROLLBACK), now)
         return _move_run(replace(state, reason=state.reason or told), R.ZONE_LOST)
-    if after.reverting and not before.reverting:
-        return replace(state, reason=told)
-    return state
+    return replace(state, reason=told) if after.reverting and not before.reverting else state
 
 
 def _move_run(state: DeployState, kind: R) -> DeployState:

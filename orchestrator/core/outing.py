@@ -80,6 +80,7 @@ class OutingEvent(StrEnum):
     RAMPED = "ramped"
     JOINED = "joined"
     SETTLED = "settled"
+    PUT_BACK = "put-back"  # A resume, or a restore, of what never was out or came back from a drain: it goes on joining.
     UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
     UNHEALTHY = "unhealthy"
     INCONCLUSIVE = "inconclusive"
@@ -189,7 +190,12 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
     },
     _G.HELD_LEAVING: {_E.RESUME: _G.DRAINING, _E.EVACUATE: _G.EVACUATING, **_BACK},
     _G.HELD_OUT: {_E.RESUME: _G.RETURNING, **_BACK},
-    _G.HELD_SERVING: {_E.RESUME: _G.RAMPING, _E.RESTORE: _G.RAMPING, _E.EVACUATE: _G.EVACUATING},
+    _G.HELD_SERVING: {
+        _E.RESUME: _G.RAMPING,
+        _E.RESTORE: _G.RAMPING,
+        _E.PUT_BACK: _G.JOINING,
+        _E.EVACUATE: _G.EVACUATING,
+    },
     _G.HELD_SETTLING: {_E.RESUME: _G.SETTLING, _E.RESTORE: _G.SETTLING, _E.EVACUATE: _G.EVACUATING},
     _G.RESTORED: {},
     _G.REFUSED: {},
@@ -406,6 +412,8 @@ def meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
         return _E.CONTESTED  # The lease is another's; an evacuation waits for it, and looks whether it has to (I1).
     if kind is _E.RESUME and state.stage is Stage.HELD_LEAVING and state.ask.mode is Mode.EVACUATE:
         return _E.EVACUATE
+    if kind in {_E.RESUME, _E.RESTORE} and state.stage is Stage.HELD_SERVING and state.calling_off:
+        return _E.PUT_BACK  # No return was planned for it: there are no steps.
     if kind is _E.STEP_PASSED and state.step + 1 >= len(state.steps):
         return _E.RAMPED
     if kind is _E.SETTLED and state.calling_off:

@@ -58,6 +58,8 @@ class SimFleet:
         under_way = swap is not None and swap.running and swap.version == version
         if not under_way and (not stays or (swap is not None and swap.running)):
             parts.append(partial(self.world.replace, place, version))
+        elif stays and swap is not None:
+            swap.failure = None  # nothing to do: an older failure says nothing of the fleet as it stands
         if parts:
             await self.wire.write("fleet.replace", zone.id, parts, fence)
 
@@ -65,10 +67,13 @@ class SimFleet:
         return await self.wire.read("fleet.replacement", zone.id, partial(self._swap, zone))
 
     def _swap(self, zone: Zone) -> Replacement:
-        swap = self.world.zones[zone.id].swap
+        place = self.world.zones[zone.id]
+        swap = place.swap
         if swap is None:
             return Replacement(running=False, version=None, done=0, total=0)
-        return Replacement(swap.running, swap.version, swap.done, swap.total, swap.failure)
+        # Azure tells of instances that are not on the model, AWS of how the refresh itself went.
+        failed = place.region.aws or any(box.version != place.model for box in place.boxes)
+        return Replacement(swap.running, swap.version, swap.done, swap.total, swap.failure if failed else None)
 
     async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
         place = self.world.zones[zone.id]
@@ -290,7 +295,6 @@ class SimAgent:
     world: World
     wire: Wire
     region: str
-    request_s: float = 0.001  # what one synthetic request takes, all in all
 
     def _reach(self, peer: Peer) -> Box | None:
         box = self.world.boxes.get(peer.id)
@@ -335,9 +339,10 @@ class SimAgent:
         return {box.id: _counts(box) for peer in peers if (box := self._reach(peer)) is not None}
 
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
-        sent = min(requests, int(timeout_s / self.request_s)) if peers else 0
+        request_s = self.world.physics.synthetic_s
+        sent = min(requests, int(timeout_s / request_s)) if peers else 0
         answer = await self.wire.read("agent.synthesize", _about(peers), partial(self._synthesize, tuple(peers), sent))
-        await self.wire.rest(sent * self.request_s)
+        await self.wire.rest(sent * request_s)
         return answer
 
     def _synthesize(self, peers: Sequence[Peer], sent: int) -> Synthetic:

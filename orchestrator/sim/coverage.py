@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 from orchestrator.core.deploy import (
     ORDER_REFUSED,
@@ -14,18 +15,31 @@ from orchestrator.core.deploy import (
     DeployState,
     E,
     R,
+    RunStatus,
     ZoneProgress,
     apply,
     meaning,
 )
 from orchestrator.core.deploy_row import DeployMachine
+from orchestrator.core.drill import ORDER_REFUSED as DRILL_ORDER_REFUSED
+from orchestrator.core.drill import TRANSITIONS as DRILL_TRANSITIONS
+from orchestrator.core.drill import DrillState
+from orchestrator.core.drill_row import DrillMachine
 from orchestrator.core.machine import Event, Json
-from orchestrator.core.outing import TRANSITIONS, OutingEvent, OutingState
+from orchestrator.core.outing import HELD, TRANSITIONS, OutingEvent, OutingState, Stage
 from orchestrator.core.outing import meaning as meaning_for_outing
 from orchestrator.core.outing_row import OutingMachine
+from orchestrator.core.topology import ZoneState
 
+OnMove: TypeAlias = Callable[
+    [str, bool], None
+]  # of a zone's outing or drill, of the deploy (""): does it wait for a person?
 # What an order to the run is for each zone that it moves; any other move of a zone in its wake is a rollback's.
 _OF_ORDER: Mapping[str, E] = {R.RESUME: E.RESUME, R.RETARGET: E.RETARGET}
+
+
+def _nobody(zone: str, waits: bool) -> None:
+    """Nobody watches."""
 
 
 @dataclass(slots=True)
@@ -33,10 +47,12 @@ class WatchedMachine(DeployMachine):
     """The machine that ships, and a count of (state, event) for every transition that a zone or the run makes."""
 
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    on_move: OnMove = _nobody
 
     def apply(self, state: DeployState, event: Event, now: datetime) -> DeployState:
         after = apply(state, event, now)
         self.taken.update(_transitions(state, event, after))
+        self.on_move("", after.status is RunStatus.HELD)
         return after
 
 
@@ -45,6 +61,8 @@ class WatchedOutings(OutingMachine):
     """The same for outings; what moves no stage (a pause, a warning) is no transition."""
 
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    on_move: OnMove = _nobody
+    on_evacuation: Callable[[], None] = lambda: None
 
     def apply(self, state: OutingState, event: Event, now: datetime) -> OutingState:
         after = OutingMachine.apply(self, state, event, now)
@@ -52,11 +70,33 @@ class WatchedOutings(OutingMachine):
             kind = meaning_for_outing(state, OutingEvent(event.kind))
             if TRANSITIONS[state.stage].get(kind) is after.stage:
                 self.taken[_of_outing(state.stage), kind] += 1
+            self.on_move(state.zone, after.stage in HELD)
+            if after.stage is Stage.EVACUATING:
+                self.on_evacuation()
+        return after
+
+
+@dataclass(slots=True)
+class WatchedDrills(DrillMachine):
+    """The same for drills."""
+
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    on_move: OnMove = _nobody
+
+    def apply(self, state: DrillState, event: Event, now: datetime) -> DrillState:
+        after = DrillMachine.apply(self, state, event, now)
+        if event.kind != DRILL_ORDER_REFUSED:
+            self.taken[_of_drill(state.phase), event.kind] += 1
+            self.on_move(state.wish.place, False)
         return after
 
 
 def _of_outing(stage: str) -> str:
     return f"outing {stage}"
+
+
+def _of_drill(phase: str) -> str:
+    return f"drill {phase}"
 
 
 def _transitions(before: DeployState, event: Event, after: DeployState) -> Iterator[tuple[str, str]]:
@@ -66,7 +106,8 @@ def _transitions(before: DeployState, event: Event, after: DeployState) -> Itera
         yield before.status, event.kind
         for old, new in zip(before.zones, after.zones, strict=True):
             if old.state is not new.state or old.goal != new.goal:
-                yield old.state, meaning(before, old, _OF_ORDER.get(event.kind, E.SENT_BACK))
+                rejoins = event.kind == R.SUSPEND and old.state is ZoneState.BAKING
+                yield old.state, E.REJOINED if rejoins else meaning(before, old, _OF_ORDER.get(event.kind, E.SENT_BACK))
         return
     zone = before.zone(event.zone)
     yield zone.state, meaning(before, zone, E(event.kind))
@@ -82,11 +123,12 @@ def _others(before: DeployState, after: DeployState, zone: str) -> Iterator[tupl
 
 
 def every_transition() -> frozenset[tuple[str, str]]:
-    """(state, event) of the deploy's two tables and of the outing's."""
+    """(state, event) of the deploy's two tables, of the outing's and of the drill's."""
     zones = ((str(state), str(event)) for state, events in ZONE_TRANSITIONS.items() for event in events)
     runs = ((str(status), str(event)) for status, events in RUN_TRANSITIONS.items() for event in events)
     outings = ((_of_outing(stage), str(event)) for stage, events in TRANSITIONS.items() for event in events)
-    return frozenset(zones) | frozenset(runs) | frozenset(outings)
+    drills = ((_of_drill(phase), str(event)) for phase, events in DRILL_TRANSITIONS.items() for event in events)
+    return frozenset(zones) | frozenset(runs) | frozenset(outings) | frozenset(drills)
 
 
 def coverage(taken: Iterable[tuple[str, str]]) -> dict[str, Json]:

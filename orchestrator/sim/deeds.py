@@ -26,6 +26,7 @@ from orchestrator.sim.world import World
 
 STOPS_WITHIN_S = 15.0  # a call under way, a load being measured: what a switch cannot call back
 CALL_S = 3.5  # the slowest call
+HEEDS_WITHIN_S = 30.0  # a look at every signal and every survivor with slow calls, and a carrier that dies meanwhile
 QUIET_S = 30.0  # on top of the longest effect
 
 
@@ -58,6 +59,9 @@ class People(Protocol):
 
     def by_person(self, run: str) -> bool: ...
 
+    def drilled(self, zone: str) -> bool:
+        """Say whether a drill takes the zone out or has it out, and goes on."""
+
 
 class Nobody:
     def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
@@ -67,6 +71,9 @@ class Nobody:
         return None
 
     def by_person(self, run: str) -> bool:  # noqa: ARG002
+        return False
+
+    def drilled(self, zone: str) -> bool:  # noqa: ARG002
         return False
 
 
@@ -266,8 +273,56 @@ class StopsWhenTold(DeedChecker):
             self.report(world, zone_id, f"left though nothing may start since {since_s:.0f} s")
 
 
+@dataclass(slots=True, eq=False)
+class EndsWhenItHarms(DeedChecker):
+    """I15: no drill takes a zone out, or keeps it out, that has had a reason to end for 30 s.
+
+    A reason is an outcome signal or a blocking one that is bad in truth, whatever was read of it, or that nobody could
+    read for as long as policy allows. While the kill switch is on, a drill stays where it is (I14). Does not verify: how
+    soon the zone is whole again, or a zone that a person has taken over.
+    """
+
+    rule: ClassVar[str] = "I15"
+    people: People = field(default_factory=Nobody)
+    wrong_for_s: Callable[[], float] = lambda: 0.0
+    _out: set[str] = field(default_factory=set)
+    _killed: bool = False
+    _from_s: float = float("-inf")
+
+    def switched(self, world: World, name: str, *, on: bool) -> None:
+        if name == "kill":
+            self._killed, self._from_s = on, world.now_s
+
+    def left(self, world: World, zone: ZoneTruth) -> None:
+        self._out.add(zone.zone.id)
+        if self.people.drilled(zone.zone.id):
+            self.exercised += 1
+            self._judge(world, zone.zone.id, "left")
+
+    def returned(self, world: World, zone: ZoneTruth) -> None:  # noqa: ARG002
+        self._out.discard(zone.zone.id)
+        self.clear(zone.zone.id)
+
+    def passes(self, world: World) -> None:
+        if self._out and self.wrong_for_s() > 0.0:
+            for zone_id in sorted(self._out):
+                if self.people.drilled(zone_id):
+                    self.exercised += 1
+                    self._judge(world, zone_id, "is kept out")
+
+    def _judge(self, world: World, zone_id: str, doing: str) -> None:
+        wrong_s = self.wrong_for_s()
+        if wrong_s > HEEDS_WITHIN_S and not self._killed and world.now_s > self._from_s + HEEDS_WITHIN_S:
+            self.report(world, zone_id, f"{doing} by a drill, {wrong_s:.0f} s after a signal gave a reason to end it")
+
+
 def all_checkers(
-    policy: DeployPolicy, leases: Callable[[], Sequence[Lease]], people: People, *, calm: bool
+    policy: DeployPolicy,
+    leases: Callable[[], Sequence[Lease]],
+    people: People,
+    *,
+    calm: bool,
+    wrong_for_s: Callable[[], float] = lambda: 0.0,
 ) -> list[Checker]:
     return [
         OneZoneOut(waived=lambda zone: people.waives("I1", zone)),
@@ -280,5 +335,6 @@ def all_checkers(
         NewestFirst(),
         NoReplacementUnderTraffic(),
         StopsWhenTold(leases=leases, people=people),
+        EndsWhenItHarms(people=people, wrong_for_s=wrong_for_s),
         NobodyNotices(calm=calm),
     ]

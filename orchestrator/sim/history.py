@@ -9,30 +9,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Any, cast
 
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
-from orchestrator.core.errors import Rejected, Transient
-from orchestrator.core.guards import order_of_zones
+from orchestrator.core.errors import Refused, Rejected, Transient
 from orchestrator.core.machine import Machine
-from orchestrator.core.release import Image, Release
-from orchestrator.core.traffic import STEADY, DesiredTraffic
+from orchestrator.core.traffic import STEADY
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Lease, Run, Store
+from orchestrator.operations.deploys import order_around_drills, refuse_taken
+from orchestrator.operations.regions import make_way
 from orchestrator.ports import Notice
 from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet, SimNotifier
 from orchestrator.sim.checkers import Checker, Violation, watch
 from orchestrator.sim.coverage import WatchedMachine
 from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
+from orchestrator.sim.drills import Drills
 from orchestrator.sim.faults import Fault, Faults, Wire
 from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
+from orchestrator.sim.people import Watchers
 from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
 from orchestrator.sim.scheduler import at_once as _now
-from orchestrator.sim.truth import WELL, Happening, Life
+from orchestrator.sim.signals import Outlook, SignalTurn
+from orchestrator.sim.stores import Book, Releases, SimStore
+from orchestrator.sim.truth import WELL, Happening, Life, healed
 from orchestrator.sim.world import World, build
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.outing import OutingPerformer
@@ -63,52 +68,8 @@ class Result:
     trace: tuple[Happening, ...]
     transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
     placed: dict[int, Fault] = field(default_factory=dict)  # what befell which call of the run
-
-
-class _SimStore:
-    """The store as one process sees it: a dead process writes nothing, and may die right before or after a write."""
-
-    _WRITES = frozenset({"claim", "intend", "commit", "save_traffic"})
-
-    def __init__(self, store: MemoryStore, wire: Wire) -> None:
-        self._store = store
-        self._wire = wire
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - every method of the store, unchanged
-        """Called once for each name: what it returns is kept on the instance."""
-        method, wire = getattr(self._store, name), self._wire
-        call = f"store.{name}"
-
-        async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            wire.process.check()
-            return await method(*args, **given)
-
-        async def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            return await wire.instant(call, lambda: method(*args, **given))
-
-        kept = write if name in self._WRITES else read
-        setattr(self, name, kept)
-        return kept
-
-
-@dataclass(frozen=True, slots=True)
-class _Book:
-    store: Store
-    service: str
-
-    async def load(self) -> DesiredTraffic | None:
-        return await self.store.load_traffic(self.service)
-
-    async def save(self, document: DesiredTraffic, expected_version: int) -> None:
-        await self.store.save_traffic(self.service, document, expected_version)
-
-
-@dataclass(frozen=True, slots=True)
-class _Releases:
-    regions: tuple[str, ...]
-
-    def get(self, version: str) -> Release:
-        return Release(version, tuple(Image(region, f"sha256:{version}", {}) for region in self.regions))
+    said: tuple[Command, ...] = ()  # by people who watched
+    said_of_zones: tuple[ZoneOrder, ...] = ()
 
 
 @dataclass(slots=True)
@@ -129,6 +90,9 @@ class History:
     checkers: list[Checker] = field(init=False)
     deeds: list[DeedChecker] = field(init=False)
     outings: Outings = field(init=False)
+    drills: Drills = field(init=False)
+    outlook: Outlook = field(init=False)
+    watchers: Watchers = field(init=False)
     runs: dict[str, str] = field(default_factory=dict)  # process -> the run that it carries
 
     def __post_init__(self) -> None:
@@ -144,38 +108,53 @@ class History:
         )
         self.faults = Faults(Random(f"{self.seed} faults"), scene.rates, scene.plan)
         self.outings = Outings(self.world, self.store, scene.policy, self._carry_outing)
-        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm)
+        self.outlook = Outlook(self.world)
+        self.drills = Drills(self.outings, self.outlook, scene.policy, self._carry_drill, self._log)
+        chance = Random(f"{self.seed} people")
+        self.watchers = Watchers(chance, scene.attention, self.scheduler, self._order_unless_healed, self._order_zone)
+        for machine in (self.machine, self.outings.machine, self.drills.machine):
+            machine.on_move = self.watchers.moved
+        wrong_for_s = self.outlook.wrong_for_s
+        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, wrong_for_s=wrong_for_s)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         watch(self.world, [PersonsDoing(outings=self.outings), *self.checkers] if scene.zone_orders else self.checkers)
 
     # The orchestrator's side
 
     def start_run(self) -> None:
-        scene, topology = self.scenario, self.scenario.topology
-        previous = dict.fromkeys(self.world.zones, "v1")
-        state = begin(topology.service, "v2", previous, tuple(order_of_zones(topology)), scene.policy, EPOCH)
-        dumped = self.machine.dump(state)
-        _now(
-            self.store.create_run(
-                RUN, topology.service, "deploy", dumped, self.machine.status(state), author="sim", reason="", now=EPOCH
-            )
-        )
+        """As `operations.deploys.start_deploy` does: drills make way, and what they have out goes last. Raises Refused (I1)."""
+        scene, topology, now = self.scenario, self.scenario.topology, self._wall()
+        leases, runs = self._leases(), {run.id: run for run in _now(self.store.runs(topology.service, 500))}
+        refuse_taken(leases, runs)
+        order = order_around_drills(topology, leases, runs)
+        state = begin(topology.service, "v2", dict.fromkeys(self.world.zones, "v1"), order, scene.policy, now)
+        row, who = self.machine.dump(state), {"author": "sim", "reason": ""}
+        _now(self.store.create_run(RUN, topology.service, "deploy", row, self.machine.status(state), **who, now=now))
+        _now(make_way(self.store, topology.service, RUN, **who, now=now, evacuating=False))
+
+    def _wall(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.scheduler.now_s)
 
     def start_carrier(self) -> Process:
-        process = self._carry(RUN, f"carrier-{len(self.carriers) + 1}", self.machine, DeployPerformer)
+        name = f"carrier-{len(self.carriers) + 1}"
+        process = self._carry(RUN, name, self.machine, lambda ports, *_: DeployPerformer(ports))
         self.carriers.append(process)
         return process
 
     def _carry_outing(self, run: str, number: int) -> Process:
-        return self._carry(run, f"{run} carrier-{number}", self.outings.machine, OutingPerformer)
+        machine = self.outings.machine
+        return self._carry(run, f"{run} carrier-{number}", machine, lambda ports, *_: OutingPerformer(ports))
+
+    def _carry_drill(self, run: str, number: int) -> Process:
+        return self._carry(run, f"{run} carrier-{number}", self.drills.machine, self.drills.performer)
 
     def _carry(
-        self, run: str, name: str, machine: Machine[Any], performer: Callable[[Ports], Performer[Any]]
+        self, run: str, name: str, machine: Machine[Any], performer: Callable[[Ports, Store, Wire], Performer[Any]]
     ) -> Process:
         process = Process(name, wall_skew_s=self.wall_skew_s)
         self.runs[name] = run
         wire = Wire(process, self.scheduler, self.faults, on_call=self._called, on_write=self._wrote)
-        store = cast("Store", _SimStore(self.store, wire))
+        store = cast("Store", SimStore(self.store, wire))
         clock, topology = SimClock(self.scheduler, process), self.scenario.topology
         fleet, regions = SimFleet(self.world, wire), tuple(region.id for region in topology.regions)
         ports = Ports(
@@ -186,10 +165,10 @@ class History:
             {region: SimAgent(self.world, wire, region) for region in regions},
             clock,
             SimNotifier(wire, on_notice=self._told),
-            _Book(store, topology.service),
-            _Releases(regions),
+            Book(store, topology.service),
+            Releases(regions),
         )
-        body = carry(run, machine, performer(ports), store, clock, process.name, self._log)
+        body = carry(run, machine, performer(ports, store, wire), store, clock, process.name, self._log)
         self.world.note("carrier starts", process.name)
         return self.scheduler.spawn(process, body)
 
@@ -225,14 +204,18 @@ class History:
         """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""
         for checker in self.deeds:
             checker.passes(self.world)
-        last = self.carriers[-1]
-        if last.done and last.failure is not None:
-            self._blame(last)
-        hangs = last.stalled_until_s > self.scheduler.now_s + 3.0
-        if (not last.running or hangs) and not self.run().finished:
-            self.start_carrier()
+        dead = False
+        if self.carriers:
+            last = self.carriers[-1]
+            dead = not last.alive
+            if last.done and last.failure is not None:
+                self._blame(last)
+            hangs = last.stalled_until_s > self.scheduler.now_s + 3.0
+            if (not last.running or hangs) and not self.run().finished:
+                self.start_carrier()
         self.outings.supervise(self._blame)
-        self.scheduler.after(self.scenario.restart_s if not last.alive else SUPERVISE_S, self.supervise)
+        self.drills.supervise(self._wall() + timedelta(seconds=self.wall_skew_s), self._blame)
+        self.scheduler.after(self.scenario.restart_s if dead else SUPERVISE_S, self.supervise)
 
     def _blame(self, process: Process) -> None:
         failure = process.failure
@@ -249,14 +232,17 @@ class History:
 
     def finished(self) -> bool:
         """The deploy has ended, and every outing that has been asked for by now."""
-        to_come = self.scenario.zone_orders and self.scheduler.now_s <= self.scenario.zone_orders[-1].at_s
-        return self.run().finished and not to_come and not self.outings.unfinished()
+        orders = self.scenario.zone_orders
+        to_come = orders and not self.faults.healed and self.scheduler.now_s <= orders[-1].at_s
+        return self.run().finished and not to_come and not self.outings.unfinished() and not self.drills.unfinished()
 
     def waiting(self) -> bool:
         """Nothing goes on before a person says so."""
         run = self.run()
         waits = run.finished or run.status in {RunStatus.HELD, RunStatus.PAUSED}
-        return waits and all(outing.status in WAITS for outing in self.outings.unfinished())
+        if not waits or self.drills.unfinished():
+            return False
+        return all(outing.status in WAITS for outing in self.outings.unfinished())
 
     def waits_in_part(self) -> bool:
         """The deploy or an outing waits for a person; others may go on asking for the lease that it keeps."""
@@ -278,6 +264,8 @@ class History:
             self.scheduler.at(order.at_s, partial(self._order_zone, order))
         for switching in self.scenario.switches:
             self.scheduler.at(switching.at_s, lambda switching=switching: self.switch(switching))  # type: ignore[misc]
+        for turn in self.scenario.signals:
+            self.scheduler.at(turn.at_s, partial(self._turn, turn))
         for cut in self.scenario.cuts:
             self.scheduler.at(cut.at_s, lambda cut=cut: self._cut(cut))  # type: ignore[misc]
         for at_s, skew_s in self.scenario.jumps:
@@ -295,6 +283,17 @@ class History:
         zone = self.world.zones[strike.zone]
         self.world.strike(zone, strike.blow, strike.hard)
         self.scheduler.after(strike.seconds, lambda: self.world.heal(zone))
+
+    def _turn(self, turn: SignalTurn) -> None:
+        if self.faults.healed:
+            return
+        self.world.note("signal", f"{turn.name} is {turn.state}")
+        self.outlook.turned[turn.name] = turn.state
+
+        def over() -> None:
+            self.outlook.turned.pop(turn.name, None)
+
+        self.scheduler.after(turn.seconds, over)
 
     def _cut(self, cut: Cut) -> None:
         if self.faults.healed:
@@ -321,9 +320,9 @@ class History:
 
     def _befall(self, fault: Fault) -> None:
         """The present carrier is killed or stopped, wherever it is."""
-        process = self.carriers[-1]
-        if not process.running or self.faults.healed:
+        if not self.carriers or not self.carriers[-1].running or self.faults.healed:
             return
+        process = self.carriers[-1]
         self.world.note("injected", f"{fault} of {process.name}")
         self.faults.count(fault)
         if fault is Fault.STALL:
@@ -344,10 +343,17 @@ class History:
             return
         for checker in self.deeds:
             checker.told(self.world)
-        self.outings.order(order)
+        if order.drill:
+            self.drills.order(order, self._wall())
+        elif order.kind != "abort" or not self.drills.abort(order.zone, self._wall()):
+            self.outings.order(order)
+
+    def _order_unless_healed(self, command: Command) -> None:
+        if not self.faults.healed:
+            self.order(command)
 
     def order(self, command: Command) -> None:
-        if self.run().finished:
+        if not self.carriers or self.run().finished:
             return
         self.world.note("order", command.kind, target=command.target)
         for checker in self.deeds:
@@ -361,8 +367,10 @@ class History:
             self.world.note("order refused", str(refused))
 
     def heal(self) -> None:
-        self.faults.healed = True
+        self.faults.healed = self.drills.over = True
         self.faults.cuts.clear()
+        self.outlook.turned.clear()
+        self.world.physics = healed(self.world.physics)
         self.world.note("all healed", "")
         for name in {switching.name: None for switching in self.scenario.switches}:
             self.switch(Switching(0.0, name, on=False))
@@ -370,16 +378,18 @@ class History:
             zone.no_capacity = False
             if zone.blows or any(box.lost_to_fault for box in zone.boxes):
                 self.world.heal(zone)
-        if self.world.users_rps > self.scenario.users_rps:
+        if self.world.users_rps != self.scenario.users_rps:
             self.world.set_load(self.scenario.users_rps)
 
     def go(self) -> Result:
         self.arrange()
-        self.start_run()
-        self.start_carrier()
         self.scheduler.after(SUPERVISE_S, self.supervise)
+        if self.scenario.deploy_at_s:
+            self.scheduler.run(self.scenario.deploy_at_s)
+        self._start_when_free()
         self._until(self.scenario.trouble_ends_s)
-        self.heal()
+        if not self.faults.healed:
+            self.heal()
         self._until(self.scheduler.now_s + LONGEST_S)
         for order in LAST_ORDERS if self.scenario.target == WELL else LAST_ORDERS_SICK:
             if self.finished():
@@ -389,6 +399,21 @@ class History:
             self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
         return self._judge()
+
+    def _start_when_free(self) -> None:
+        """A person asks for the deploy until it is let; what others have out is brought back for it after a while."""
+        patient_s = self.scenario.trouble_ends_s
+        while not self.carriers:
+            try:
+                self.start_run()
+                self.start_carrier()
+            except Refused as refused:
+                self.world.note("deploy refused", str(refused))
+                if self.scheduler.now_s >= patient_s:
+                    self.heal()
+                    self.outings.bring_back()
+                    patient_s += PATIENCE_S
+                self.scheduler.run(self.scheduler.now_s + 5.0)
 
     def _until(self, until_s: float) -> None:
         """Go on to the end of the run, or of the time, or until it waits for a person."""
@@ -417,8 +442,10 @@ class History:
                 for record in _now(self.store.events(RUN))
             ),
             tuple(self.world.trace),
-            self.machine.taken + self.outings.machine.taken,
+            self.machine.taken + self.outings.machine.taken + self.drills.machine.taken,
             self.faults.placed,
+            tuple(self.watchers.said),
+            tuple(self.watchers.said_of_zones),
         )
 
     def _unconverged(self) -> list[Violation]:
@@ -426,6 +453,8 @@ class History:
         state = self.state()
         outings = [(run, self.outings.state(run)) for run in self.outings.unfinished()]
         wrong = [self._late(o.zone, f"{run.id} never ended: {o.stage}, {o.reason}") for run, o in outings]
+        drills = [(run, self.drills.state(run)) for run in self.drills.unfinished()]
+        wrong += [self._late(d.wish.place, f"{run.id} never ended: {d.phase}, {d.reason}") for run, d in drills]
         if state.status not in FINISHED:
             active = state.active_zone()
             if state.status is RunStatus.HELD and self.scenario.target != WELL and active is not None:

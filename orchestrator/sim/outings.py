@@ -25,11 +25,17 @@ from orchestrator.sim.world import World
 # An evacuation asks none of these (I10): whoever carries more for that reason has a person to thank.
 NOT_ASKED = frozenset({"I2", "I3", "I4"})
 WAITS = frozenset({"held", "paused", "out"})
+LEAVING = frozenset(
+    {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT, Stage.HELD_LEAVING}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneOrder:
-    """A person drains, evacuates, restores or extends a zone, or pauses its outing. `drill`: it is a drill that asks."""
+    """A person drains, evacuates, restores or extends a zone, or pauses or aborts its outing.
+
+    `drill`: that is to be a drill of half `lasts_s`; of kind `schedule` it is one every minute.
+    """
 
     at_s: float
     kind: str
@@ -37,7 +43,7 @@ class ZoneOrder:
     lasts_s: float = 60.0
     on_expiry: OnExpiry = OnExpiry.HOLD
     overrides: tuple[str, ...] = ()
-    drill: bool = False  # it comes back by itself after half of that
+    drill: bool = False
 
 
 @dataclass(slots=True)
@@ -51,6 +57,13 @@ class Outings:
     machine: WatchedOutings = field(default_factory=WatchedOutings)
     carriers: dict[str, list[Process]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.machine.on_evacuation = self._disturbed
+
+    def _disturbed(self) -> None:
+        """An evacuation asks nobody, whoever is overloaded while instance after instance leaves."""
+        self.world.disturbed_at_s = self.world.now_s
+
     def order(self, order: ZoneOrder) -> None:
         """Say it as the command line does; what is refused is noted, and changes nothing."""
         self.world.note(
@@ -63,14 +76,15 @@ class Outings:
 
     def _take_out(self, order: ZoneOrder) -> None:
         now = EPOCH + timedelta(seconds=self.world.now_s)
-        asker = Asker.DRILL if order.drill else Asker.PERSON
-        due = now + timedelta(seconds=order.lasts_s / 2) if order.drill else None
-        until, on_expiry = now + timedelta(seconds=order.lasts_s), OnExpiry.RESTORE if order.drill else order.on_expiry
-        ask = Ask(order.zone, Mode(order.kind), asker, "person", "sim", until, on_expiry, due, order.overrides)
+        until, mode = now + timedelta(seconds=order.lasts_s), Mode(order.kind)
+        ask = Ask(order.zone, mode, Asker.PERSON, "person", "sim", until, order.on_expiry, None, order.overrides)
         run = f"outing-{len(self.carriers) + 1}"
-        made = at_once(start_outing(self.store, self.world.topology, self.policy, ask, run, now))
-        if made.id not in self.carriers:
-            self.carriers[made.id] = [self.carry(made.id, 1)]
+        self.adopt(at_once(start_outing(self.store, self.world.topology, self.policy, ask, run, now)).id)
+
+    def adopt(self, run: str) -> None:
+        """Carry the run, unless it is carried already."""
+        if run not in self.carriers:
+            self.carriers[run] = [self.carry(run, 1)]
 
     def _tell(self, order: ZoneOrder) -> None:
         now = EPOCH + timedelta(seconds=self.world.now_s)
@@ -81,12 +95,7 @@ class Outings:
 
     def supervise(self, failed: Callable[[Process], None]) -> None:
         """Start the carrier of each unfinished outing anew when it has died, and a second one when it hangs."""
-        for run in self.unfinished():
-            last = self.carriers[run.id][-1]
-            if last.done and last.failure is not None:
-                failed(last)
-            if not last.running or last.stalled_until_s > self.world.now_s + 3.0:
-                self.carriers[run.id].append(self.carry(run.id, len(self.carriers[run.id]) + 1))
+        keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.world.now_s)
 
     def bring_back(self) -> None:
         """What people do once all is healed: every zone that is out on purpose comes back."""
@@ -141,6 +150,29 @@ class Outings:
 
     def by_person(self, run: str) -> bool:
         return run in self.carriers and self.state(self.run(run)).ask.asker is Asker.PERSON
+
+    def drilled(self, zone: str) -> bool:
+        """A drill takes it out or has it out, and nobody has called it back or taken it over."""
+        for run in self.unfinished() if self.carriers else ():
+            state = self.state(run)
+            if state.zone == zone and state.ask.asker is Asker.DRILL and state.stage in LEAVING and not state.sick:
+                return not at_once(self.store.pending(run.id)).orders
+        return False
+
+
+def keep_carried(
+    runs: list[Run],
+    carriers: dict[str, list[Process]],
+    carry: Callable[[str, int], Process],
+    failed: Callable[[Process], None],
+    now_s: float,
+) -> None:
+    for run in runs:
+        last = carriers[run.id][-1]
+        if last.done and last.failure is not None:
+            failed(last)
+        if not last.running or last.stalled_until_s > now_s + 3.0:
+            carriers[run.id].append(carry(run.id, len(carriers[run.id]) + 1))
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,7 @@ from orchestrator.engine.ports import SwitchName
 from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.signals import SIGNALS, SignalTurn
 from orchestrator.sim.truth import WELL, Behaviour, Blow, Physics
 
 BRISK = DeployPolicy(
@@ -84,12 +85,15 @@ class Scenario:
     loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
     switches: tuple[Switching, ...] = ()
     zone_orders: tuple[ZoneOrder, ...] = ()  # in order of time
+    signals: tuple[SignalTurn, ...] = ()
     cuts: tuple[Cut, ...] = ()
     jumps: tuple[tuple[float, float], ...] = ()  # (at_s, seconds by which the wall clock is wrong from then on)
     deaths: tuple[tuple[float, Fault], ...] = ()  # (at_s, KILL_BEFORE or STALL), whatever the carrier is doing
     full: tuple[str, ...] = ()  # zones whose cloud has no room for more instances
     away: str = ""  # this zone was taken out by hand, behind Failout's back, before the run began
     away_until_s: float = 60.0
+    deploy_at_s: float = 0.0  # when the deploy is asked for: a drill may be under way by then
+    attention: float = 0.0  # chance that somebody says something when a run moves, 0..1
     restart_s: float = 2.0  # from the death of a carrier to the next
     trouble_ends_s: float = 400.0  # from here on nothing goes wrong any more
 
@@ -141,8 +145,8 @@ _CALL_FAULTS = (
     Fault.SLOW,
 )
 _SWITCHES: tuple[SwitchName, ...] = ("freeze", "kill")
-_ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
-_ZONE_ORDERS = ("restore", "evacuate", "extend", "pause", "resume")
+ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
+ZONE_ORDERS = ("restore", "evacuate", "extend", "pause", "resume")
 _RARE = ("denied", "long", "deserted", "full", "cut", "told")
 _KILLS = (Fault.KILL_BEFORE, Fault.KILL_INSIDE, Fault.KILL_AFTER, Fault.STALL)
 _SICK = (
@@ -178,7 +182,8 @@ def swarm(seed: int) -> Scenario:
     scenario = _draw_people(random, scenario)
     if random.random() < 0.3:
         scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
-    return _draw_rare(random, scenario) if random.random() < 0.3 else scenario
+    scenario = _draw_rare(random, scenario) if random.random() < 0.3 else scenario
+    return _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
@@ -208,7 +213,7 @@ def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenari
 def _draw_people(random: Random, scenario: Scenario) -> Scenario:
     """Orders and switches at random times."""
     if random.random() < 0.3:
-        kinds = random.choices(_ORDERS, k=random.randint(1, 4))
+        kinds = random.choices(ORDERS, k=random.randint(1, 4))
         commands = tuple(Command(random.uniform(0, 150), kind, "v3") for kind in kinds)
         scenario = replace(scenario, commands=tuple(sorted(commands, key=lambda c: c.at_s)))
     if random.random() < 0.12:
@@ -230,7 +235,7 @@ def _draw_outings(random: Random, zones: list[str]) -> tuple[ZoneOrder, ...]:
         orders.append(ZoneOrder(at_s, kind, zone, random.uniform(20, 120), on_expiry, overrides, drill))
         for _ in range(random.randint(0, 3)):
             at_s += random.uniform(0, 40)
-            orders.append(ZoneOrder(at_s, random.choice(_ZONE_ORDERS), zone, random.uniform(20, 120)))
+            orders.append(ZoneOrder(at_s, random.choice(ZONE_ORDERS), zone, random.uniform(20, 120)))
     return tuple(sorted(orders, key=lambda order: order.at_s))
 
 
@@ -264,15 +269,95 @@ def _told_much(random: Random, scenario: Scenario, zone: str) -> Scenario:
     """People who say one thing after the other, to the run or about one zone."""
     if random.random() < 0.5:
         times = sorted(random.uniform(0, 250) for _ in range(random.randint(3, 8)))
-        commands = [Command(at_s, random.choice(_ORDERS), random.choice(("v2", "v3"))) for at_s in times]
+        commands = [Command(at_s, random.choice(ORDERS), random.choice(("v2", "v3"))) for at_s in times]
         both = sorted((*scenario.commands, *commands), key=lambda command: command.at_s)
         return replace(scenario, commands=tuple(both))
     at_s, orders = random.choice((random.uniform(0, 3), random.uniform(0, 200))), list(scenario.zone_orders)
-    kinds = [random.choice(("drain", "evacuate")), *random.choices(_ZONE_ORDERS, k=random.randint(3, 8))]
+    kinds = [random.choice(("drain", "evacuate")), *random.choices(ZONE_ORDERS, k=random.randint(3, 8))]
     for kind in kinds:
         orders.append(ZoneOrder(at_s, kind, zone, random.uniform(20, 120), random.choice(list(OnExpiry))))
         at_s += random.choice((random.uniform(0, 3), random.uniform(0, 30)))
     return replace(scenario, zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)))
+
+
+def _draw_more(random: Random, scenario: Scenario) -> Scenario:
+    """Every fourth history: people who watch, and worlds in which what is rare elsewhere comes together."""
+    if random.random() >= 0.25:
+        return scenario
+    if random.random() < 0.6:
+        scenario = replace(scenario, attention=random.choice((0.05, 0.15, 0.3)))
+    if random.random() < 0.5:
+        return _draw_bodies(random, scenario)
+    zone = random.choice([zone.id for zone in scenario.topology.zones()])
+    return _draw_return(random, scenario, zone)
+
+
+def _draw_bodies(random: Random, scenario: Scenario) -> Scenario:
+    """Clouds and agents that are slow beyond every time limit, until all heals."""
+    physics, policy = scenario.physics, replace(scenario.policy, on_failure=random.choice(list(OnFailure)))
+    match random.choice(("lingering", "gives up", "slow agent", "slow boot")):
+        case "lingering":  # requests, or connections, that never end
+            lingers_s = random.uniform(40, 120)
+            endless = {"connection_life_s": 2 * lingers_s, "close_s": lingers_s, "deregistration_s": lingers_s}
+            return replace(scenario, physics=replace(physics, **endless))
+        case "gives up":
+            physics = replace(physics, replace_give_up_s=random.uniform(3, 25))
+            return replace(scenario, physics=physics, policy=policy)
+        case "slow agent":
+            return replace(scenario, physics=replace(physics, synthetic_s=random.uniform(0.02, 0.06)))
+        case _:
+            rise = (random.uniform(0, 60), scenario.users_rps * random.uniform(1.0, 1.4))
+            physics = replace(physics, boot_s=random.uniform(10, 40))
+            return replace(scenario, physics=physics, loads=(*scenario.loads, rise))
+
+
+def _draw_return(random: Random, scenario: Scenario, zone: str) -> Scenario:
+    """A zone leaves and comes back, and meanwhile something befalls it, its region, or the load."""
+    at_s = random.choice((random.uniform(0, 3), random.uniform(0, 150)))
+    lasts_s, on_expiry = random.uniform(20, 80), random.choice(list(OnExpiry))
+    leaves = ZoneOrder(at_s, random.choice(("drain", "evacuate")), zone, lasts_s, on_expiry)
+    back_s = at_s + random.uniform(2, 60)
+    orders = (*scenario.zone_orders, leaves, ZoneOrder(back_s, "restore", zone))
+    scenario = replace(scenario, zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)))
+    match random.choice(("blow", "blow", "cut", "ebb")):
+        case "blow":
+            blow, struck_s = random.choice(list(Blow)), random.choice((at_s, back_s)) + random.uniform(-5, 25)
+            strike = Strike(max(0.0, struck_s), zone, blow, random.uniform(5, 70), random.uniform(0.1, 1.0))
+            return replace(scenario, strikes=(*scenario.strikes, strike))
+        case "cut":
+            cut_s = max(0.0, random.choice((at_s, back_s)) + random.uniform(-5, 15))
+            cut = Cut(cut_s, scenario.topology.region_of(zone).id, random.uniform(25, 90))
+            return replace(scenario, cuts=(*scenario.cuts, cut))
+        case _:
+            times = sorted(back_s + random.uniform(0, 40) for _ in range(random.randint(1, 4)))
+            loads = [(t_s, scenario.users_rps * (0.02, 1.0)[i % 2]) for i, t_s in enumerate(times)]
+            return replace(scenario, loads=(*scenario.loads, *loads))
+
+
+def _draw_drills(random: Random, scenario: Scenario) -> Scenario:
+    """Drills that are under way when the deploy is asked for, and signals that turn bad, or silent."""
+    if random.random() >= 0.15:
+        return scenario
+    zones = [zone.id for zone in scenario.topology.zones()]
+    kind = random.choice(("drain", "drain", "evacuate", "schedule"))
+    drill = ZoneOrder(random.uniform(0, 5), kind, random.choice(zones), random.uniform(30, 240), drill=True)
+    orders = [*scenario.zone_orders, drill]
+    if random.random() < 0.3:
+        orders.append(ZoneOrder(drill.at_s + random.uniform(0, 60), "abort", drill.zone))
+    starts_s = 60.0 if kind == "schedule" else 0.0
+    turns = [
+        SignalTurn(
+            starts_s + random.uniform(0, 90), name, random.choice(("bad", "bad", "unknown")), random.uniform(3, 90)
+        )
+        for name in random.choices(SIGNALS, k=random.randint(0, 2))
+    ]
+    return replace(
+        scenario,
+        zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)),
+        signals=tuple(turns),
+        deploy_at_s=starts_s + random.uniform(5, 120),
+        attention=max(scenario.attention, random.choice((0.0, 0.1))),
+    )
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -16,9 +16,9 @@ from orchestrator.sim.history import History, Result
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.scenario import BRISK, Cut, Scenario, Strike
 from orchestrator.sim.truth import WELL, Blow, Physics
-from orchestrator.sim.written import BLOWS, CUTS, DEATHS
+from orchestrator.sim.written import BLOWS, CUTS, DEATHS, DRILLS
 
-_LISTS = ("strikes", "commands", "loads", "switches", "zone_orders", "cuts", "jumps", "deaths", "full")
+_LISTS = ("strikes", "commands", "loads", "switches", "zone_orders", "signals", "cuts", "jumps", "deaths", "full")
 Atom = tuple[str, Any]
 
 
@@ -41,10 +41,11 @@ class _Trial:
 def shrink(result: Result, scenario: Scenario, trials: int = 150) -> Scenario:
     """Return the smallest scenario found that breaks a rule which `result` of `scenario` broke.
 
-    Chances become the faults that were drawn, by number of call. Without a violation the scenario comes back as it is.
+    Chances become the faults that were drawn, by number of call, and what watchers said stands with its time. Without a
+    violation the scenario comes back as it is.
     """
     trial = _Trial(result.seed, frozenset(violation.rule for violation in result.violations), trials)
-    placed = replace(scenario, rates={}, plan=result.placed)
+    placed = _placed(scenario, result)
     if not trial.rules or not trial.fails(placed):
         return scenario
     atoms = _least(_atoms(placed), lambda kept: trial.fails(_with(placed, kept)))
@@ -59,6 +60,14 @@ def shrink(result: Result, scenario: Scenario, trials: int = 150) -> Scenario:
             least = candidate
     rounded = _rounded(least)
     return rounded if trial.fails(rounded) else least
+
+
+def _placed(scenario: Scenario, result: Result) -> Scenario:
+    """The same with everything that was drawn on the way as what it came to: faults by number of call, words by time."""
+    commands = sorted((*scenario.commands, *result.said), key=lambda order: order.at_s)
+    zone_orders = sorted((*scenario.zone_orders, *result.said_of_zones), key=lambda order: order.at_s)
+    drawn = replace(scenario, rates={}, plan=result.placed, attention=0.0)
+    return replace(drawn, commands=tuple(commands), zone_orders=tuple(zone_orders))
 
 
 def _atoms(scenario: Scenario) -> list[Atom]:
@@ -130,8 +139,10 @@ def render(scenario: Scenario, seed: int, heading: Iterable[str] = (), expect: I
     events = sorted(_events(scenario), key=lambda event: event[0])
     lines += ["events:"] if events else []
     lines += [f"  - at {_n(at_s)}s: {said}" for at_s, said in events]
-    if scenario.trouble_ends_s != Scenario(scenario.topology, 1.0).trouble_ends_s:
-        lines.append(f"trouble_ends_s: {_n(scenario.trouble_ends_s)}")
+    plain = Scenario(scenario.topology, 1.0)
+    keys = ("deploy_at_s", "attention", "trouble_ends_s")
+    given = {key: getattr(scenario, key) for key in keys if getattr(scenario, key) != getattr(plain, key)}
+    lines += [f"{key}: {_n(value)}" for key, value in given.items()]
     told = list(expect)
     return "\n".join([*lines, *(["expect:"] if told else []), *(f"  {line}" for line in told), ""])
 
@@ -179,6 +190,7 @@ def _events(scenario: Scenario) -> list[tuple[float, str]]:
         for order in scenario.commands
     ]
     said += [(order.at_s, _zone_order(order)) for order in scenario.zone_orders]
+    said += [(turn.at_s, f"signal {turn.name} is {turn.state} for {_n(turn.seconds)} s") for turn in scenario.signals]
     if scenario.away:
         said.append((0.0, f"take zone {scenario.away} out by hand until {_n(scenario.away_until_s)} s"))
     return said
@@ -196,7 +208,10 @@ def _cut(cut: Cut) -> str:
 
 
 def _zone_order(order: ZoneOrder) -> str:
-    says = f"{'drill' if order.drill else order.kind} zone {order.zone}"
+    if order.drill:
+        says = next(says for says, kind in DRILLS.items() if kind == order.kind)
+        return f"{says} zone {order.zone} for {_n(order.lasts_s)} s"
+    says = f"{order.kind} zone {order.zone}"
     if order.kind in {"drain", "evacuate"}:
         says += f" for {_n(order.lasts_s)} s then {order.on_expiry}"
         return f"{says} overriding {' and '.join(order.overrides)}" if order.overrides else says

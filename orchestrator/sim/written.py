@@ -20,10 +20,12 @@ from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.scenario import BRISK, Command, Cut, Scenario, Strike, Switching, make_topology
+from orchestrator.sim.signals import SIGNALS, SignalTurn
 from orchestrator.sim.truth import Behaviour, Blow, Physics
 
 _TOP = ("service", "zones", "instances", "rps_per_instance", "load", "seed", "version", "policy", "physics")
-_KEYS = (*_TOP, "chances", "calls", "full", "events", "trouble_ends_s", "expect")
+_TIMES = ("deploy_at_s", "trouble_ends_s")
+_KEYS = (*_TOP, *_TIMES, "attention", "chances", "calls", "full", "events", "expect")
 _EXPECTED = ("status", "violates", "harmed_max", "ended_within_s")
 _NAMED_FAULTS = tuple(str(f) for f in Fault if f not in {Fault.CLOCK_JUMP, Fault.CUT_OFF, Fault.ONE_WAY})
 
@@ -84,6 +86,8 @@ _SLOTS = {
     "VERSION": "v2|v3",
     "EXPIRY": "|".join(str(o) for o in OnExpiry),
     "RULES": "(?:{0})(?: and (?:{0}))*".format("|".join(re.escape(rule) for rule in OVERRIDABLE)),
+    "SIGNAL": "|".join(SIGNALS),
+    "SAID": "bad|unknown",
     "SWITCH": "freeze|kill",
     "STATE": "on|off",
 }
@@ -101,13 +105,16 @@ def _told(says: str, kind: str) -> _Form:
     return _Form(says, lambda at_s, said: ("commands", Command(at_s, kind, said.get("VERSION", "v3"))))
 
 
+DRILLS = {"drill": "drain", "drill by evacuation": "evacuate", "drill every minute": "schedule"}
+
+
 def _outing(says: str, kind: str) -> _Form:
     def put(at_s: float, said: Mapping[str, str]) -> tuple[str, object]:
         rules = tuple(said["RULES"].split(" and ")) if "RULES" in said else ()
         expiry = OnExpiry(said.get("EXPIRY", "hold"))
         lasts_s = float(said.get("SECONDS", 60.0))
-        drill = kind == "drill"
-        return "zone_orders", ZoneOrder(at_s, "drain" if drill else kind, said["ZONE"], lasts_s, expiry, rules, drill)
+        drill, kind_of_it = kind in DRILLS, DRILLS.get(kind, kind)
+        return "zone_orders", ZoneOrder(at_s, kind_of_it, said["ZONE"], lasts_s, expiry, rules, drill)
 
     return _Form(says, put)
 
@@ -144,11 +151,15 @@ FORMS: tuple[_Form, ...] = (
     _told("retarget to VERSION", "retarget"),
     *(
         _outing(f"{kind} zone ZONE {tail}", kind)
-        for kind in ("drain", "evacuate", "drill")
+        for kind in ("drain", "evacuate")
         for tail in ("for SECONDS s", _EXPIRING, f"{_EXPIRING} overriding RULES")
     ),
-    _outing("extend zone ZONE for SECONDS s", "extend"),
-    *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "pause", "resume")),
+    *(_outing(f"{kind} zone ZONE for SECONDS s", kind) for kind in ("extend", *DRILLS)),
+    *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "pause", "resume", "abort")),
+    _Form(
+        "signal SIGNAL is SAID for SECONDS s",
+        lambda at_s, said: ("signals", SignalTurn(at_s, said["SIGNAL"], said["SAID"], float(said["SECONDS"]))),  # type: ignore[arg-type]
+    ),
     _Form(
         "take zone ZONE out by hand until SECONDS s",
         lambda _at_s, said: ("away", (said["ZONE"], float(said["SECONDS"]))),
@@ -176,7 +187,8 @@ def read_scenario(path: Path) -> Written:
         given["plan"] = _calls(doc.sub("calls"))
     if "full" in doc.values:
         given["full"] = tuple(_known(doc, "full", zone, _zones(topology)) for zone in _texts(doc, "full"))
-    given["trouble_ends_s"] = doc.number("trouble_ends_s", scenario.trouble_ends_s, low=0.0, high=86400.0)
+    given |= {key: doc.number(key, getattr(scenario, key), low=0.0, high=86400.0) for key in _TIMES}
+    given["attention"] = doc.number("attention", 0.0, low=0.0, high=1.0)
     seed = doc.number("seed", 1, low=0, high=2**53)
     return Written(replace(scenario, **given, **_events(doc, topology)), int(seed), _expectation(doc))
 

@@ -20,9 +20,11 @@ from orchestrator.core.machine import Event
 from orchestrator.core.traffic import RampStep
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.sim.adapters import SimNotifier
+from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.scenario import BRISK, Command, Scenario, Switching, good_deploy, make_topology
+from orchestrator.sim.signals import USERS, SignalTurn
 from orchestrator.sim.truth import Behaviour
-from orchestrator.workflows import capacity, leaving, returning
+from orchestrator.workflows import capacity, drill, drill_checks, leaving, returning
 
 HEAVY = Scenario(make_topology({"aws/us-east-1": 3, "azure/eastus": 3}), users_rps=420.0)
 BY_HAND = replace(good_deploy(), away="azure/eastus-2", away_until_s=25.0)
@@ -30,6 +32,12 @@ LIAR = replace(good_deploy(), target=Behaviour(lies=True))
 HELD = replace(LIAR, policy=replace(BRISK, on_failure=OnFailure.HOLD))
 ROLLED_BACK = replace(good_deploy(), commands=(Command(100.0, "rollback"),))
 KILLED = replace(good_deploy(), switches=(Switching(20.0, "kill", on=True), Switching(120.0, "kill", on=False)))
+DRILLED = replace(
+    good_deploy(),
+    zone_orders=(ZoneOrder(1.0, "drain", "azure/eastus-2", 200.0, drill=True),),
+    signals=(SignalTurn(20.0, USERS, "bad", 120.0),),
+    deploy_at_s=180.0,
+)
 
 Patch = tuple[object, str, object]
 
@@ -63,6 +71,10 @@ async def nothing(*_: object) -> None:
 
 async def not_drained(_: object, job: Any) -> Event:
     return job.event(E.DRAINED, "nobody looked")
+
+
+async def no_findings(*_: object) -> list[object]:
+    return []
 
 
 def _whole_region(count: Callable[..., float]) -> Callable[..., float]:
@@ -107,7 +119,7 @@ MUTATIONS: dict[str, Mutation] = {
         "no notice reaches a person",
         HELD,
         ((SimNotifier, "notify", nothing),),
-        seeds=20,
+        seeds=30,
     ),
     "I9": Mutation(
         ("core/traffic.py:ramp_steps",),
@@ -143,6 +155,13 @@ MUTATIONS: dict[str, Mutation] = {
         KILLED,
         ((MemoryStore, "_is_on", lambda *_: False),),
         seeds=5,
+    ),
+    "I15": Mutation(
+        ("workflows/drill_checks.py:DrillChecks.findings", "workflows/drill.py:_Watch._signals"),
+        "nobody reads a signal",
+        DRILLED,
+        ((drill_checks.DrillChecks, "findings", no_findings), (drill._Watch, "_signals", nothing)),
+        seeds=120,
     ),
     "I16": Mutation(
         ("workflows/leaving.py:Leaving.drain",),

@@ -10,7 +10,7 @@ from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Command, Scenario, Strike, good_deploy, make_topology
+from orchestrator.sim.scenario import Command, Scenario, Strike, Switching, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
@@ -110,3 +110,25 @@ def test_an_abort_ends_a_run_whose_undoing_got_stuck(orders: tuple[str, ...]) ->
     assert result.violations == ()
     assert result.status in {"aborted", "rolled-back"}
     assert result.ended_s < 60.0 + 10.0 * len(orders) + 120.0
+
+
+def test_a_zone_called_back_from_its_drain_and_then_ordered_twice_is_not_left_out() -> None:
+    """It was joining again when a new target asked for its capacity anew; a rollback then undid only preparations."""
+    killed = (Switching(2.0, "kill", on=True), Switching(60.0, "kill", on=False))
+    orders = (Command(10.0, "suspend"), Command(20.0, "retarget", "v3"), Command(30.0, "rollback"))
+    for at_s in (3.0, 4.0, 5.0):
+        stopped = (replace(killed[0], at_s=at_s), killed[1])
+        result = simulate(1, replace(good_deploy(), switches=stopped, commands=orders))
+        assert (result.status, result.violations) == ("rolled-back", ())
+
+
+def test_a_resume_of_a_zone_that_never_left_goes_on_undoing_its_preparations() -> None:
+    """It went to the ramp for a version that it did not run, was found sick there, and was emptied at once."""
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={23: Fault.DENIED})
+    result = simulate(1, replace(full, commands=(Command(60.0, "resume"),)))
+    assert result.violations == ()
+    told = [
+        (h.args["step"], h.what) for h in result.trace if h.kind == "log" and 60.0 < h.at_s < 70.0 and "step" in h.args
+    ]
+    assert ("join", "joined") in told
+    assert not [step for step, _ in told if step == "drain"]

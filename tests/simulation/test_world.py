@@ -85,7 +85,7 @@ def test_the_right_order_harms_nobody(zone: str) -> None:
     assert sum(script.world.ledger.harmed.values()) == 0
     assert {box.version for box in script.world.zones[zone].boxes} == {"v2"}
     exercised = {checker.rule: checker.exercised for checker in script.checkers}
-    deeds = {"I8", "I11", "I12", "I14"}  # nobody writes through a port here, and no person says anything
+    deeds = {"I8", "I11", "I12", "I14", "I15"}  # nobody writes through a port here, and no person says anything
     assert {rule for rule, count in exercised.items() if not count} == deeds
 
 

@@ -23,9 +23,9 @@ from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
 from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet
 from orchestrator.sim.faults import Fault, Faults, Wire
-from orchestrator.sim.history import _Book, _Releases
 from orchestrator.sim.scenario import good_deploy
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
+from orchestrator.sim.stores import Book, Releases
 from orchestrator.sim.truth import WELL
 from orchestrator.sim.world import build
 from orchestrator.workflows.deploy import DeployPerformer
@@ -175,8 +175,8 @@ class Service:
             {region: SimAgent(self.world, wire, region) for region in regions},
             clock,
             self.notices,
-            _Book(self.store, self.topology.service),
-            _Releases(regions),
+            Book(self.store, self.topology.service),
+            Releases(regions),
             Peers(self.store, self.topology.service),
         )
 

@@ -1,0 +1,58 @@
+"""The store, the book of desired traffic and the releases, as one simulated process sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.release import Image, Release
+from orchestrator.core.traffic import DesiredTraffic
+from orchestrator.engine.memory import MemoryStore
+from orchestrator.engine.ports import Store
+from orchestrator.sim.faults import Wire
+
+
+class SimStore:
+    """The store as one process sees it: a dead process writes nothing, and may die right before or after a write."""
+
+    _WRITES = frozenset({"claim", "intend", "commit", "save_traffic", "create_run", "post_order"})
+
+    def __init__(self, store: MemoryStore, wire: Wire) -> None:
+        self._store = store
+        self._wire = wire
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - every method of the store, unchanged
+        """Called once for each name: what it returns is kept on the instance."""
+        method, wire = getattr(self._store, name), self._wire
+        call = f"store.{name}"
+
+        async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
+            wire.process.check()
+            return await method(*args, **given)
+
+        async def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
+            return await wire.instant(call, lambda: method(*args, **given))
+
+        kept = write if name in self._WRITES else read
+        setattr(self, name, kept)
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    store: Store
+    service: str
+
+    async def load(self) -> DesiredTraffic | None:
+        return await self.store.load_traffic(self.service)
+
+    async def save(self, document: DesiredTraffic, expected_version: int) -> None:
+        await self.store.save_traffic(self.service, document, expected_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    regions: tuple[str, ...]
+
+    def get(self, version: str) -> Release:
+        return Release(version, tuple(Image(region, f"sha256:{version}", {}) for region in self.regions))
