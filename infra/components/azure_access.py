@@ -25,6 +25,9 @@ ORCHESTRATOR_ACTIONS = (
     "Microsoft.Network/networkInterfaces/read",
     "Microsoft.Network/loadBalancers/backendAddressPools/read",
     "Microsoft.Network/loadBalancers/backendAddressPools/write",
+    # Switching a zone's autoscaler off while the zone is out, and keeping it from undoing a scale-out.
+    "Microsoft.Insights/autoscaleSettings/read",
+    "Microsoft.Insights/autoscaleSettings/write",
     "Microsoft.Authorization/permissions/read",
     # Signals of drills: whether an alert rule of the service is enabled; what has fired is the subscription's to say.
     "Microsoft.Insights/metricAlerts/read",

@@ -1,7 +1,7 @@
-"""The service's fleet in one zone on Azure: one scale set, upgraded by Failout's order only.
+"""The service's fleet in one zone on Azure: one scale set, upgraded by Failout's order only, and what scales it.
 
-There is no autoscale setting: Failout does not switch Azure Monitor's off while a zone is out, so capacity is fixed at a
-size that carries the loss of a zone (`Capacity`), and Failout scales survivors itself.
+Azure Monitor looks back five minutes, so it is no answer to a lost zone: the smallest size carries that already
+(`Capacity`), and Failout scales survivors itself. While a zone is out its setting is switched off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pulumi
 from pulumi import Input, Output, ResourceOptions
-from pulumi_azure_native import compute
+from pulumi_azure_native import compute, monitor
 
 from infra.components.settings import AzureRegionSettings, Service
 
@@ -24,6 +24,8 @@ OWNED_BY_FAILOUT = (
     "virtualMachineProfile.storageProfile.imageReference",
     "virtualMachineProfile.userData",
 )
+# Failout switches it off and on, and makes the number of instances that it asked for the minimum.
+AUTOSCALE_OWNED_BY_FAILOUT = ("enabled", "profiles[0].capacity.minimum", "profiles[0].capacity.default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,14 @@ class AzureZoneFleetArgs:
 
 
 class AzureZoneFleet(pulumi.ComponentResource):
-    """One zone's instances. `scale_set` is its name.
+    """One zone's instances, that scale by their own CPU. `scale_set` and `autoscale_setting` are names, the same one.
 
     Health is `/healthz` by the Application Health extension, never `/admit`: repairs would replace a drained zone.
     https://learn.microsoft.com/azure/virtual-machine-scale-sets/virtual-machine-scale-sets-automatic-instance-repairs
     """
 
     scale_set: Output[str]
+    autoscale_setting: Output[str]
 
     def __init__(self, name: str, args: AzureZoneFleetArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("failout:azure:ZoneFleet", name, None, opts)
@@ -72,8 +75,52 @@ class AzureZoneFleet(pulumi.ComponentResource):
             tags=service.labels("fleet", f"{region.name}-{args.zone}", **more),
             opts=ResourceOptions(parent=self, ignore_changes=list(OWNED_BY_FAILOUT)),
         )
-        self.scale_set = made.name
-        self.register_outputs({"scale_set": made.name})
+        setting = monitor.AutoscaleSetting(
+            name,
+            autoscale_setting_name=name,
+            resource_group_name=args.group,
+            location=region.name,
+            enabled=True,
+            target_resource_uri=made.id,
+            profiles=[_by_cpu(region, made.id)],
+            tags=service.labels("fleet", f"{region.name}-{args.zone}"),
+            opts=ResourceOptions(parent=self, ignore_changes=list(AUTOSCALE_OWNED_BY_FAILOUT)),
+        )
+        self.scale_set, self.autoscale_setting = made.name, setting.name
+        self.register_outputs({"scale_set": made.name, "autoscale_setting": setting.name})
+
+
+def _by_cpu(region: AzureRegionSettings, target: Input[str]) -> dict[str, Any]:
+    """Out above AWS's target, in below half of it: Azure does not scale in where it would have to scale out again.
+
+    https://learn.microsoft.com/azure/azure-monitor/autoscale/autoscale-best-practices
+    """
+    capacity, out_at = region.capacity, round(100 * region.capacity.scaling_target(len(region.zones)), 1)
+    least, most = str(capacity.instances), str(capacity.instances_max)
+    return {
+        "name": "cpu",
+        "capacity": {"minimum": least, "maximum": most, "default": least},
+        "rules": [
+            _rule(target, "GreaterThan", out_at, "Increase"),
+            _rule(target, "LessThan", round(out_at / 2, 1), "Decrease"),
+        ],
+    }
+
+
+def _rule(target: Input[str], operator: str, threshold: float, direction: str) -> dict[str, Any]:
+    return {
+        "metric_trigger": {
+            "metric_name": "Percentage CPU",
+            "metric_resource_uri": target,
+            "time_grain": "PT1M",
+            "statistic": "Average",
+            "time_window": "PT5M",
+            "time_aggregation": "Average",
+            "operator": operator,
+            "threshold": threshold,
+        },
+        "scale_action": {"direction": direction, "type": "ChangeCount", "value": "1", "cooldown": "PT5M"},
+    }
 
 
 def _profile(args: AzureZoneFleetArgs) -> dict[str, Any]:

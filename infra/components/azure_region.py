@@ -72,7 +72,8 @@ class AzureRegion(pulumi.ComponentResource):
                 service, region, zone, group.name, self.network.subnets[zone], front.pool_id
             )
             fleet = AzureZoneFleet(f"{service.service}-{where}", fleet_args, me)
-            zones.append(zone_document(f"azure/{where}", zone, region.capacity, {"scale_set": fleet.scale_set}))
+            names = {"scale_set": fleet.scale_set, "autoscale_setting": fleet.autoscale_setting}
+            zones.append(zone_document(f"azure/{where}", zone, region.capacity, names))
         self.group_id, self.group = group.id, group.name
         self._args, self._name = args, name
         url = self._agents(region.agent) if region.agent else region.agent_url

@@ -18,7 +18,7 @@ from infra.lab.recorded import Json
 from orchestrator.lab.azure.client import clients
 from orchestrator.lab.azure.schema import Schemas
 
-API_VERSIONS = {"resources": "2024-11-01", "compute": "2026-04-01", "network": "2026-03-01"}
+API_VERSIONS = {"resources": "2024-11-01", "compute": "2026-04-01", "network": "2026-03-01", "monitor": "2022-10-01"}
 DONE = frozenset({"Succeeded", "Failed", "Canceled"})
 POLL_S = 0.05
 TIMEOUT_S = 60.0
@@ -31,6 +31,7 @@ MODELS = {
     "azure-native:network:PublicIPAddress": "network:PublicIPAddress",
     "azure-native:network:LoadBalancer": "network:LoadBalancer",
     "azure-native:compute:VirtualMachineScaleSet": "compute:VirtualMachineScaleSet",
+    "azure-native:monitor:AutoscaleSetting": "monitor:AutoscaleSettingResource",
 }
 GROUP = "azure-native:resources:ResourceGroup"
 ROLES_MADE = frozenset({"network", "front", "fleet"})  # of `failout-role`: agents and hosts are the lab's own

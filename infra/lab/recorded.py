@@ -104,7 +104,7 @@ def azure_id(kind: str, name: str, inputs: Mapping[str, Any]) -> str:
         return group
     if what == "Subnet":
         return f"{group}/providers/Microsoft.Network/virtualNetworks/{inputs['virtualNetworkName']}/subnets/{physical}"
-    namespace = {"compute": "Microsoft.Compute", "network": "Microsoft.Network", "storage": "Microsoft.Storage"}
+    namespace = {"monitor": "Microsoft.Insights"}
     plural = {"PublicIPAddress": "publicIPAddresses"}.get(what, what[0].lower() + what[1:] + "s")
     scope = str(inputs.get("scope") or inputs.get("resourceUri") or group)
     return f"{scope}/providers/{namespace.get(provider, 'Microsoft.' + provider.capitalize())}/{plural}/{physical}"

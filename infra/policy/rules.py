@@ -18,6 +18,7 @@ UTILISATION_MAX = 0.75
 ADMISSION_PATH = "/admit"
 GROUP = "aws:autoscaling/group:Group"
 SCALE_SET = "azure-native:compute:VirtualMachineScaleSet"
+AUTOSCALE = "azure-native:monitor:AutoscaleSetting"
 
 Props = Mapping[str, Any]
 
@@ -61,7 +62,7 @@ def no_headroom(things: Sequence[Thing]) -> Iterator[Violation]:
     for region, members in regions(things).items():
         zones = len(members)
         for thing in members:
-            instances, instances_max = _sizes(thing)
+            instances, instances_max = _sizes(thing, things)
             needed = math.ceil(instances * zones / (zones - 1)) if zones > 1 else math.inf
             if instances_max < needed:
                 yield Violation(
@@ -69,15 +70,15 @@ def no_headroom(things: Sequence[Thing]) -> Iterator[Violation]:
                     f"{region}: with one of {zones} zones lost it needs {needed} instances, it may have {instances_max}",
                 )
         if members[0].resource_type == SCALE_SET:
-            yield from _peak(region, members)
+            yield from _peak(region, members, things)
 
 
-def _peak(region: str, members: Sequence[Thing]) -> Iterator[Violation]:
-    """Nothing scales a scale set by itself here, so what runs must carry the peak."""
+def _peak(region: str, members: Sequence[Thing], things: Sequence[Thing]) -> Iterator[Violation]:
+    """Azure Monitor looks back minutes before it adds an instance, so what runs must carry the peak."""
     tags = labels(members[0])
     peak, each = float(tags.get("failout-peak-rps", 0)), float(tags.get("failout-rps-per-instance", 0))
-    total = sum(_sizes(m)[0] for m in members)
-    left = (total - max(_sizes(m)[0] for m in members)) * each * UTILISATION_MAX
+    sizes = [_sizes(m, things)[0] for m in members]
+    left = (sum(sizes) - max(sizes)) * each * UTILISATION_MAX
     if peak > left:
         yield Violation("", f"{region}: without its largest zone it carries {left:g}/s, the peak is {peak:g}/s")
 
@@ -170,10 +171,26 @@ def labels(thing: Thing) -> dict[str, str]:
     return {str(tag["key"]): str(tag["value"]) for tag in tags}
 
 
-def _sizes(thing: Thing) -> tuple[int, int]:
+def _sizes(thing: Thing, things: Sequence[Thing]) -> tuple[int, int]:
+    """How many instances a fleet has at least and at most. A scale set's most is its autoscaler's, where it has one."""
     if thing.resource_type == GROUP:
         return int(thing.props.get("minSize") or 0), int(thing.props.get("maxSize") or 0)
-    return int(thing.props["sku"]["capacity"]), int(labels(thing).get("failout-instances-max", 0))
+    most = [int(labels(thing).get("failout-instances-max", 0))]
+    for setting in things:
+        if setting.resource_type == AUTOSCALE and _is_for(setting, thing):
+            most += [int(float(profile["capacity"]["maximum"])) for profile in setting.props["profiles"]]
+    return int(thing.props["sku"]["capacity"]), min(most)
+
+
+def _is_for(setting: Thing, scale_set: Thing) -> bool:
+    """By its target; before that exists (a preview) by its name, which the components make the same."""
+    name = str(scale_set.props.get("vmScaleSetName"))
+    target = setting.props.get("targetResourceUri")
+    return (
+        target.endswith(f"/{name}")
+        if isinstance(target, str) and target
+        else setting.props.get("autoscaleSettingName") == name
+    )
 
 
 def _subnets(thing: Thing) -> list[str]:

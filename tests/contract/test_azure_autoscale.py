@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from azure_rig import AzureRig, azure_rig
 from contract_rig import OpenFence, until
 from test_azure_edges import error_of
 
+from orchestrator.clouds.azure.inspect import AzureInspector
 from orchestrator.core.errors import Denied, NoCapacity, Transient
 from orchestrator.lab.azure import Fault, FaultKind
 from orchestrator.lab.azure.autoscale import Autoscaler
@@ -165,3 +168,31 @@ def test_a_change_that_azure_does_not_show_is_not_believed(rig: AzureRig) -> Non
     assert "does not show the change yet" in str(asyncio.run(error_of(asked)))
     freeze(rig, enabled=True)
     assert told(rig).enabled is True
+
+
+def findings(rig: AzureRig, **fleet: str) -> dict[str, str]:
+    """What doctor says of the autoscalers, by verdict; `fleet` is added to what the topology names for the first zone."""
+    first, *others = rig.region.zones
+    zone = dataclasses.replace(first, fleet={"scale_set": first.fleet["scale_set"], **fleet})
+    region = dataclasses.replace(rig.region, zones=(zone, *others))
+    told = asyncio.run(AzureInspector(rig.azure).inspect(region, datetime.now(UTC)))
+    return {
+        f.verdict: f.evidence
+        for f in told
+        if f.what == "topology" and f"{zone.id}: " in f.evidence and "autoscale" in f.evidence
+    }
+
+
+def test_doctor_tells_of_each_autoscaler_and_misses_the_one_that_the_topology_names(rig: AzureRig) -> None:
+    named = {"autoscale_setting": "gates-eastus-1"}
+    here = "azure/eastus-1: autoscale setting gates-eastus-1"
+    assert {"ok": f"{here}, enabled, 3 to 4 instances"} == findings(rig, **named)
+    assert {"failed": f"{here}, enabled, 3 to 4 instances; the topology names cpu"} == findings(
+        rig, autoscale_setting="cpu"
+    )
+    freeze(rig)
+    assert {"ok": f"{here}, frozen, 3 to 4 instances"} == findings(rig)
+    by_hand(rig, "DELETE")
+    none = "azure/eastus-1: no autoscale setting"
+    assert {"failed": f"{none}; the topology names gates-eastus-1"} == findings(rig, **named)
+    assert {"ok": f"{none}; Failout alone changes its size"} == findings(rig)

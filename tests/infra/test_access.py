@@ -30,8 +30,12 @@ FREE = {"sts:GetCallerIdentity"}  # https://docs.aws.amazon.com/STS/latest/APIRe
 IMPLIED = {"ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"}
 SETS = "Microsoft.Compute/virtualMachineScaleSets"
 POOLS = "Microsoft.Network/loadBalancers/backendAddressPools"
+SETTINGS = "Microsoft.Insights/autoscaleSettings"
 # ARM names permissions by path: GET is read, PUT and PATCH are write, POST of X is X/action.
 AZURE = {
+    "AutoscaleSettings_Get": f"{SETTINGS}/read",
+    "AutoscaleSettings_ListByResourceGroup": f"{SETTINGS}/read",
+    "AutoscaleSettings_Update": f"{SETTINGS}/write",
     "LoadBalancerBackendAddressPools_CreateOrUpdate": f"{POOLS}/write",
     "LoadBalancerBackendAddressPools_Get": f"{POOLS}/read",
     "NetworkInterfaces_List": "Microsoft.Network/networkInterfaces/read",
@@ -48,6 +52,7 @@ AZURE = {
 AZURE_METHODS = re.compile(
     r"\bsets\.begin_(\w+)|virtual_machine_scale_sets\.(?:begin_)?(\w+)\(|_address_pools\.(?:begin_)?(\w+)\("
 )
+SENT = {"Get": "Get", "List": "ListByResourceGroup", "Patch": "Update"}  # calls that no generated client has
 AZURE_GROUPS = ("VirtualMachineScaleSets", "VirtualMachineScaleSets", "LoadBalancerBackendAddressPools")
 
 
@@ -85,7 +90,11 @@ def azure_calls() -> set[str]:
     """What the adapters' source calls, by the operation's name in Azure's specification."""
     found: set[str] = set()
     for path in (CLOUDS / "azure").glob("*.py"):
-        for groups in AZURE_METHODS.findall(path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        found |= {
+            f"AutoscaleSettings_{SENT[verb]}" for verb in re.findall(r'"(Get|List|Patch)AutoscaleSettings?"', text)
+        }
+        for groups in AZURE_METHODS.findall(text):
             for group, method in zip(AZURE_GROUPS, groups, strict=True):
                 if method:
                     found.add(f"{group}_{''.join(word.title() for word in method.split('_'))}")
@@ -106,7 +115,7 @@ def test_every_call_that_a_deploy_made_in_the_lab_is_allowed() -> None:
 
 def test_every_call_of_the_azure_adapters_is_allowed_and_nothing_more() -> None:
     calls = azure_calls() | set(RECORDED["azure"])
-    assert "VirtualMachineScaleSets_UpdateInstances" in calls
+    assert {"VirtualMachineScaleSets_UpdateInstances", "AutoscaleSettings_Update"} <= calls
     needed = {AZURE[call] for call in calls} | {AZURE["NetworkInterfaces_List"]}
     linked = {a for a in azure_access.ORCHESTRATOR_ACTIONS if a.endswith("/join/action")}
     of_doctor = {"Microsoft.Authorization/permissions/read", "Microsoft.Compute/locations/operations/read"}

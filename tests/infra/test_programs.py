@@ -240,6 +240,14 @@ class _Counting(Recorder):
         ("ec2/subnet:Subnet", "gates-us-east-1-us-east-1a-private", {"mapPublicIpOnLaunch": True}, "private-instances"),
         (":Record", "gates-azure-eastus", {"ttl": 300}, "short-ttl"),
         (":VirtualMachineScaleSet", "gates-eastus-1", {"sku": {"capacity": 0}}, "headroom"),
+        (":AutoscaleSetting", "gates-eastus-1", {"profiles": [{"capacity": {"maximum": "4"}}]}, "headroom"),
+        # In a preview the scale set has no id yet, and so its setting no target.
+        (
+            ":AutoscaleSetting",
+            "gates-eastus-1",
+            {"profiles": [{"capacity": {"maximum": "4"}}], "targetResourceUri": None},
+            "headroom",
+        ),
     ],
 )
 def test_each_policy_refuses_what_it_is_for(kind: str, name: str, change: dict[str, Any], rule: str) -> None:
@@ -274,8 +282,29 @@ def test_a_second_region_adds_a_whole_region_and_changes_no_other() -> None:
     assert AWS_REGIONS[1] in {r.inputs.get("region") for r in two.resources}
 
 
-def test_azure_has_no_autoscale_that_could_act_while_a_zone_is_out() -> None:
-    assert not [r for r in everything(Shape(0, 2)) if "utoscale" in r.kind]
+@every_shape
+def test_each_scale_set_has_a_setting_of_its_own_that_scales_it_as_aws_scales(shape: Shape) -> None:
+    run_ = stacks(shape).get("azure", Run())
+    settings = {r.inputs["targetResourceUri"]: r for r in run_.of(":AutoscaleSetting")}
+    assert {r.id for r in fleets(run_)} == set(settings)
+    out_at = 75 * (shape.zones - 1) / shape.zones
+    for setting in settings.values():
+        (profile,) = setting.inputs["profiles"]
+        assert {"minimum": "3", "maximum": "9", "default": "3"} == profile["capacity"]
+        rules = {r["scaleAction"]["direction"]: r["metricTrigger"] for r in profile["rules"]}
+        assert out_at == pytest.approx(rules["Increase"]["threshold"], abs=0.1)
+        assert out_at / 2 == pytest.approx(rules["Decrease"]["threshold"], abs=0.1)
+        assert {setting.inputs["targetResourceUri"]} == {r["metricResourceUri"] for r in rules.values()}
+
+
+def test_the_orchestrator_owns_whether_an_autoscaler_is_on_and_its_minimum() -> None:
+    for setting in stacks(BOTH)["azure"].of(":AutoscaleSetting"):
+        assert setting.inputs["enabled"] is True
+        owned = {"enabled", "profiles[0].capacity.minimum", "profiles[0].capacity.default"}
+        assert owned == set(setting.ignore_changes)
+
+
+def test_azures_fleets_carry_the_peak_without_a_zone_before_anything_scales_them() -> None:
     low = [
         region("azure", 0, 3, capacity={"instances": 1, "instances_max": 9, "rps_per_instance": 40, "peak_rps": 100})
     ]

@@ -12,10 +12,11 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.clouds.azure import autoscale
 from orchestrator.clouds.azure.arm import Azure
-from orchestrator.clouds.azure.machines import Place, attribute, front
+from orchestrator.clouds.azure.machines import Place, attribute, front, scale_set
 from orchestrator.core.errors import FailoutError
-from orchestrator.core.topology import Region
+from orchestrator.core.topology import Region, Zone
 from orchestrator.ports import Finding
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SKEW_MAX_S: Final = 240.0  # tokens carry instants, and are refused some minutes off
 PERMISSIONS: Final = "/providers/Microsoft.Authorization/permissions?api-version=2022-04-01"
-# What fleet.py, machines.py and traffic.py do, in Azure's names.
+# What fleet.py, autoscale.py, machines.py and traffic.py do, in Azure's names.
 ACTIONS: Final = (
     "Microsoft.Compute/virtualMachineScaleSets/read",
     "Microsoft.Compute/virtualMachineScaleSets/instanceView/read",
@@ -32,6 +33,8 @@ ACTIONS: Final = (
     "Microsoft.Compute/virtualMachineScaleSets/manualUpgrade/action",
     "Microsoft.Compute/virtualMachineScaleSets/delete/action",
     "Microsoft.Compute/virtualMachineScaleSets/setOrchestrationServiceState/action",
+    "Microsoft.Insights/autoscaleSettings/read",
+    "Microsoft.Insights/autoscaleSettings/write",
     "Microsoft.Network/loadBalancers/backendAddressPools/read",
     "Microsoft.Network/loadBalancers/backendAddressPools/write",
     "Microsoft.Network/networkInterfaces/read",
@@ -39,7 +42,7 @@ ACTIONS: Final = (
 
 
 class AzureInspector:
-    """One pass costs about six calls a region, and one for each zone."""
+    """One pass costs about six calls a region, and two for each zone."""
 
     def __init__(self, azure: Azure) -> None:
         self._azure = azure
@@ -55,7 +58,10 @@ class AzureInspector:
             _skew(region, date, now),
         ]
         found += [_permitted(region, action, allowed) for action in ACTIONS]
-        return [*found, await self._pool(place, region), *[await self._fleet(region, zone.id) for zone in region.zones]]
+        found.append(await self._pool(place, region))
+        for zone in region.zones:
+            found += [await self._fleet(region, zone.id), await self._autoscaler(region, zone)]
+        return found
 
     async def _pool(self, place: Place, region: Region) -> Finding:
         try:
@@ -84,6 +90,23 @@ class AzureInspector:
         mode, zones = str(getattr(named, "value", named)), model.zones or []
         told = f"{zone.id}: scale set {name} is in zone {', '.join(zones) or 'none'}, upgrade mode {mode}"
         return Finding("topology", "ok" if zones == [zone.name] and mode == "Manual" else "failed", told)
+
+    async def _autoscaler(self, region: Region, zone: Zone) -> Finding:
+        """A zone need not have one; the one that the topology names must be there."""
+        named = zone.fleet.get("autoscale_setting", "")
+        try:
+            setting = await autoscale.read(scale_set(self._azure, region, zone))
+        except FailoutError as error:
+            return Finding("topology", "failed", str(error))
+        if setting is None:
+            told = f"the topology names {named}" if named else "Failout alone changes its size"
+            return Finding("topology", "failed" if named else "ok", f"{zone.id}: no autoscale setting; {told}")
+        bounds = setting.bounds
+        state = "enabled" if bounds.enabled else "frozen"
+        told = f"autoscale setting {setting.name}, {state}, {bounds.minimum} to {bounds.maximum} instances"
+        known = not named or named.lower() == setting.name.lower()
+        wrong = "" if known else f"; the topology names {named}"
+        return Finding("topology", "ok" if known else "failed", f"{zone.id}: {told}{wrong}")
 
 
 def _permissions(clients: Clients, place: Place) -> tuple[str | None, list[Mapping[str, Any]] | None]:
