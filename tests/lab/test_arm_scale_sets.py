@@ -120,6 +120,13 @@ def test_an_upgrade_whose_machines_do_not_come_up_ends_failed_after_the_boot_tim
         assert ["Failed"] * 3 == [vm.properties.provisioning_state for vm in vms(world)]
         refreshes = [(line["state"], line["version"]) for line in world.timeline.of("refresh")]
         assert [("started", "v2"), ("failed", "v2")] == refreshes
+        world.stuck.clear()
+        world.wait(5)
+        assert ["Failed"] * 3 == [vm.properties.provisioning_state for vm in vms(world)], "until it is written anew"
+        sets(world).begin_update_instances(GROUP, SET, ALL).result()
+        assert [("Succeeded", True)] * 3 == [
+            (vm.properties.provisioning_state, vm.properties.latest_model_applied) for vm in vms(world)
+        ]
 
 
 def test_a_newer_upgrade_preempts_the_one_at_work():

@@ -92,10 +92,10 @@ class Instances:
     # -- acts
 
     def _upgrade(self, request: Request, params: Params) -> Reply:
-        """Instances that already run the newest model are left alone, as in Azure."""
+        """Instances on the newest model are left alone as in Azure, but Failed ones: a write that succeeds ends that state."""
         owner = self._owner(params)
         latest = owner.model()
-        vms = [vm for vm in self._named(owner, request) if vm.model != latest]
+        vms = [vm for vm in self._named(owner, request) if vm.model != latest or vm.provisioning == "Failed"]
         return self._rollout(request, owner, [vms], "upgrade", C + "UpdateInstances")
 
     def _reimage(self, request: Request, params: Params) -> Reply:
