@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -144,11 +145,11 @@ def _flag(said: object) -> bool:
 
 
 async def _probe(agent: Agent, peers: list[Peer], _: Fields) -> Any:  # noqa: ANN401 JSON
-    return {"probes": [asdict(probe) for probe in await agent.probe(peers)]}
+    return {"probes": [structs.asdict(probe) for probe in await agent.probe(peers)]}
 
 
 async def _counters(agent: Agent, peers: list[Peer], _: Fields) -> Any:  # noqa: ANN401 JSON
-    return {"counters": {id_: asdict(counters) for id_, counters in (await agent.counters(peers)).items()}}
+    return {"counters": {id_: structs.asdict(counters) for id_, counters in (await agent.counters(peers)).items()}}
 
 
 async def _synthesize(agent: Agent, peers: list[Peer], fields: Fields) -> Any:  # noqa: ANN401 JSON

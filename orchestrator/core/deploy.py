@@ -7,10 +7,13 @@ outcome in. Nothing here does I/O; the diagram in docs/deploy-machine.md is gene
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.health import GatePolicy
@@ -261,8 +264,7 @@ class DeployPolicy:
     gate: GatePolicy = field(default_factory=GatePolicy)
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneProgress:
+class ZoneProgress(msgspec.Struct, frozen=True):
     """Where one zone stands. `goal` is the version it must reach, `previous` the one that it had when the run began.
 
     `touched`: an upgrade was begun since it left traffic. `undo`: what was prepared for it and must be put back.
@@ -279,12 +281,11 @@ class ZoneProgress:
     withdrawing: bool = False
     touched: bool = False
     first: bool = False
-    undo: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    undo: Mapping[str, Json] = msgspec.field(default_factory=dict)
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeployState:
+class DeployState(msgspec.Struct, frozen=True):
     service: str
     target: str
     policy: DeployPolicy

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, cast
+
+import msgspec
 
 from orchestrator.core.deploy import (
     FINISHED,
     Course,
     DeployPolicy,
     DeployState,
-    OnExpiry,
-    OnFailure,
     RunStatus,
     ZoneProgress,
     apply,
     decide,
 )
 from orchestrator.core.errors import Rejected
-from orchestrator.core.health import GatePolicy
 from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.core.topology import ZoneState
-from orchestrator.core.traffic import RampStep
+from orchestrator.core.traffic import dump_steps, parse_steps
 
-_POLICY: Final = tuple(f.name for f in fields(DeployPolicy))
 SCHEMA: Final = 1
 _IDLE: Final = frozenset({ZoneState.WAITING, ZoneState.DONE})
 
@@ -61,10 +59,7 @@ def _dump_zone(zone: ZoneProgress) -> Json:
         "previous": zone.previous,
         "since": zone.since.isoformat(),
         "step": zone.step,
-        "steps": [
-            {"share": s.share, "seconds": s.seconds, "expected_requests": s.expected_requests, "merged": list(s.merged)}
-            for s in zone.steps
-        ],
+        "steps": dump_steps(zone.steps),
         "reverting": zone.reverting,
         "withdrawing": zone.withdrawing,
         "touched": zone.touched,
@@ -93,16 +88,12 @@ def parse(data: Json) -> DeployState:
 
 
 def parse_policy(data: dict[str, Any]) -> DeployPolicy:
-    known = {**data, "on_failure": OnFailure(data["on_failure"]), "gate": GatePolicy(**data["gate"])}
-    known["ramp_shares"] = tuple(known["ramp_shares"])
-    known["on_expiry"] = OnExpiry(known.get("on_expiry", OnExpiry.HOLD))
-    return DeployPolicy(**{name: known[name] for name in _POLICY if name in known})
+    return msgspec.convert(data, DeployPolicy)
 
 
 def _zone(row: dict[str, Any]) -> ZoneProgress:
-    steps = tuple(RampStep(**{**s, "merged": tuple(s["merged"])}) for s in row["steps"])
     since = datetime.fromisoformat(row["since"])
-    return ZoneProgress(**{**row, "state": ZoneState(row["state"]), "since": since, "steps": steps})
+    return ZoneProgress(**{**row, "state": ZoneState(row["state"]), "since": since, "steps": parse_steps(row["steps"])})
 
 
 class DeployMachine:

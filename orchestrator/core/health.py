@@ -8,6 +8,8 @@ from enum import StrEnum
 from math import sqrt
 from operator import sub
 
+import msgspec
+
 # Upper bounds of the latency buckets that every instance counts in, ms. The last bucket is open.
 LATENCY_BOUNDS_MS: tuple[float, ...] = (5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000)
 _NONE = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
@@ -28,8 +30,7 @@ class Judgement:
     evidence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(msgspec.Struct, frozen=True):
     """Cumulative counts of one instance since it booted. `latency` has one count per bound of LATENCY_BOUNDS_MS and one more."""
 
     requests: int
@@ -155,8 +156,7 @@ def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:
     return Judgement(Verdict.HEALTHY, told)
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceProbe:
+class InstanceProbe(msgspec.Struct, frozen=True):
     """What the region agent saw of one instance. `version` is None when it did not answer."""
 
     id: str

@@ -7,35 +7,33 @@ person). The loop performs the effect, `apply` folds the event in. The row of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
+
+import msgspec
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True):
     """Something to do in the world for one zone. Idempotent: after a crash the same effect is performed again (I11)."""
 
     kind: str
     zone: str | None = None
-    args: Mapping[str, Json] = field(default_factory=dict)
+    args: Mapping[str, Json] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """What came of an effect, or a person's order. `evidence` is a sentence for people; `order` the message it consumes."""
 
     kind: str
     zone: str | None = None
     evidence: str = ""
-    args: Mapping[str, Json] = field(default_factory=dict)
+    args: Mapping[str, Json] = msgspec.field(default_factory=dict)
     order: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """A person's (or a stronger run's) message to a run: pause, resume, abort, rollback, retarget."""
 
     id: int
@@ -43,11 +41,10 @@ class Order:
     author: str
     reason: str
     at: datetime
-    args: Mapping[str, Json] = field(default_factory=dict)
+    args: Mapping[str, Json] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """All that `decide` may know beyond the state. `orders` are pending, oldest first."""
 
     now: datetime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -21,7 +20,7 @@ from orchestrator.core.outing import (
     apply,
     decide,
 )
-from orchestrator.core.traffic import parse_steps
+from orchestrator.core.traffic import dump_steps, parse_steps
 
 SCHEMA: Final = 1
 _PLAIN: Final = (
@@ -35,7 +34,7 @@ def dump(state: OutingState) -> Json:
     row: dict[str, Json] = {name: getattr(state, name) for name in _PLAIN}
     row |= {"schema": SCHEMA, "stage": str(state.stage), "policy": dump_policy(state.policy), "undo": dict(state.undo)}
     row |= {"began": state.began.isoformat(), "since": state.since.isoformat()}
-    row["steps"] = [cast("Json", {**asdict(step), "merged": list(step.merged)}) for step in state.steps]
+    row["steps"] = dump_steps(state.steps)
     row["ask"] = {
         "zone": ask.zone,
         "mode": str(ask.mode),

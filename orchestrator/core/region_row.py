@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -10,7 +9,7 @@ from orchestrator.core.deploy_row import dump_policy, parse_policy
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.core.region import FINISHED, Phase, RegionState, apply, decide, leased_place, status
-from orchestrator.core.traffic import parse_steps
+from orchestrator.core.traffic import dump_steps, parse_steps
 
 SCHEMA: Final = 1
 
@@ -27,7 +26,7 @@ def dump(state: RegionState) -> Json:
         "phase": str(state.phase),
         "weights": dict(state.weights),
         "scaled": dict(state.scaled),
-        "steps": [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in state.steps],
+        "steps": dump_steps(state.steps),
         "step": state.step,
         "calling_off": state.calling_off,
         "asker": state.asker,

@@ -124,6 +124,14 @@ def ramp_steps(
     return tuple(steps)
 
 
+def dump_steps(steps: Iterable[RampStep]) -> list[Json]:
+    """Write steps into an event or a row."""
+    return [
+        {"share": s.share, "seconds": s.seconds, "expected_requests": s.expected_requests, "merged": list(s.merged)}
+        for s in steps
+    ]
+
+
 def parse_steps(data: Json) -> tuple[RampStep, ...]:
     """Read steps back from an event or a row."""
     assert isinstance(data, list)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
+import msgspec
+
 from orchestrator.core.machine import Effect, Event, Json, Order
 from orchestrator.core.proof import Proof
 from orchestrator.core.samples import Sample
@@ -22,8 +24,7 @@ SwitchName = Literal["freeze", "kill"]
 EVERY_SERVICE = "*"  # A switch of this service holds for all of them.
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One run's row. `seq` counts commits, `epoch` counts carriers: both together are the compare-and-swap token.
 
     `effect` is intended and not committed yet; `zone` the zone whose lease the run holds; `trouble` why its last carrier
@@ -65,16 +66,14 @@ class Lease:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """What a fence compares with: who carries the run now, and what lease the run holds."""
 
     epoch: int
     lease: Lease | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """What people want of a run right now: its unconsumed orders, oldest first, and the switches of its service."""
 
     orders: tuple[Order, ...]
@@ -130,8 +129,7 @@ class Usual:
     p75_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(msgspec.Struct, frozen=True):
     """One schedule of drills. `document` says what and when; `since`: firings up to then are done or do not count.
 
     `last_run`: the run of its last firing, None when that was skipped; `note`: what came of it.

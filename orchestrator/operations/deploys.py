@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
+
+from msgspec.structs import replace
 
 from orchestrator.core.deploy import ORDERS, DeployPolicy, begin
 from orchestrator.core.deploy_row import dump

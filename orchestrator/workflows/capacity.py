@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Protocol, TypeAlias, cast
 
@@ -23,7 +23,7 @@ from orchestrator.core.guards import (
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import STEADY, Placement, ramp, ramp_steps
+from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp, ramp_steps
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
@@ -155,7 +155,7 @@ class Capacity:
             samples_min=job.policy.gate.samples_min,
             whole_instances=job.world.traffic(job.region).whole_instances() and bool(job.neighbours),
         )
-        return [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in steps]
+        return dump_steps(steps)
 
     async def _is_there(self, job: Job, fleet: FleetSeen) -> bool:
         """True when there is nothing to do: every instance runs the goal and is ready, and the zone is steady."""

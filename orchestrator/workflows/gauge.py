@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.core.errors import Transient
 from orchestrator.core.guards import ZoneLoad
@@ -18,8 +21,7 @@ LOAD_STALE_S: Final = 15.0
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneReading:
+class ZoneReading(msgspec.Struct, frozen=True):
     """Counters of one zone's instances, taken at some moment between `asked` and `answered` (monotonic seconds).
 
     An instance that did not answer stands with its last counters: when it answers again, only what came since counts.

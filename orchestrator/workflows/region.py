@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
@@ -14,7 +14,7 @@ from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.region import M, RegionState
 from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, usual_weights_without, weights_at
 from orchestrator.core.topology import Region, Topology, Zone, ZoneState
-from orchestrator.core.traffic import Placement, ramp_steps
+from orchestrator.core.traffic import Placement, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
@@ -191,7 +191,7 @@ class RegionPerformer:
             samples_min=move.policy.gate.samples_min,
             whole_instances=False,
         )
-        return [cast("Json", {**asdict(s), "merged": list(s.merged)}) for s in steps]
+        return dump_steps(steps)
 
     async def _prepare(self, move: _Move) -> Event:
         """Scale the survivors, see them healthy, and ask I3 once more: minutes may have passed."""

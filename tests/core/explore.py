@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from core.exploring import Explored, explored
+from msgspec.structs import replace
 
 from orchestrator.core.deploy import FINISHED, ORDERS, DeployPolicy, DeployState, E, OnFailure, apply, begin, decide
-from orchestrator.core.machine import Effect, Event, Facts, Order
+from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]
@@ -56,9 +56,14 @@ def successors(state: DeployState) -> Iterator[tuple[Event, DeployState]]:
             yield event, apply(state, event, NOW)
 
 
+class Undo(dict[str, Json]):
+    def __hash__(self) -> int:  # type: ignore[override]
+        return len(self)
+
+
 def shape(state: DeployState) -> DeployState:
     """The state without its prose, so that equal situations are visited once."""
-    zones = tuple(replace(z, note="", since=NOW) for z in state.zones)
+    zones = tuple(replace(z, note="", since=NOW, undo=Undo(z.undo)) for z in state.zones)
     return replace(state, reason="", zones=zones)
 
 

@@ -173,7 +173,7 @@ def test_i14_the_kill_switch_stops_returns_that_only_a_clock_asks_for_and_never_
     expired = apply(out(ask(on_expiry=OnExpiry.RESTORE)), Event(V.ALARMED, "a"), NOW)
     drill = apply(out(ask(asker=Asker.DRILL)), Event(V.ALARMED, "a"), NOW)
     assert (None, None) == (decide(expired, killed), decide(drill, killed))
-    restored = decide(expired, replace(killed, orders=(order("restore"),)))
+    restored = decide(expired, Facts(killed.now, (order("restore"),), killed=True))
     assert isinstance(restored, Event)
     going = decide(apply(expired, restored, NOW), killed)
     assert Effect("plan-return", "a", {"step": 0}) == going
