@@ -165,7 +165,7 @@ class Recorder:
             await self._settle(run)
         if not open_:
             self._taken = 0
-            return IDLE_EVERY_S
+            return IDLE_EVERY_S if self._latest else EVERY_S  # What is about to begin is compared with what was before.
         self._taken += 1
         return float(min(EVERY_MAX_S, EVERY_S * 2 ** (self._taken // COARSER_AFTER)))
 

@@ -20,8 +20,8 @@ SIX = (RegionBlueprint("aws", "us-east-1", 3), RegionBlueprint("azure", "eastus"
 def test_a_deploy_that_was_killed_in_the_middle_leaves_six_fresh_proofs_where_there_were_none(
     tmp_path: Path, case: Case
 ) -> None:
-    # Each zone is compared with the seconds since the last one was back: a bake long enough for some requests.
-    with stage(tmp_path, blueprint(SIX, instances=1, policy={"bake_s": 4.0})) as made:
+    # Each zone is compared with the seconds before it left: since the deploy began, or the last zone was back.
+    with stage(tmp_path, blueprint(SIX, instances=1, policy={"bake_s": 4.0, "load_window_s": 3.0})) as made:
         before = made.failout("proof", "--json").wait()
         assert 12 == before.code, before.err
         assert {"never"} == {zone["state"] for zone in json.loads(before.out)["zones"]}
@@ -44,7 +44,9 @@ def test_a_deploy_that_was_killed_in_the_middle_leaves_six_fresh_proofs_where_th
         assert all(0 < proof["drain_s"] < proof["out_s"] for proof in proofs)
         # What could not be watched while nobody was there to watch makes at most that one zone's proof weak.
         weak = [proof for proof in proofs if proof["worth"] != Worth.GOOD]
-        assert [] == [proof["evidence"] for proof in weak if proof["zone"] != "aws/us-east-1b"]
+        assert [] == [
+            (proof["zone"], proof["before_s"], proof["evidence"]) for proof in weak if proof["zone"] != "aws/us-east-1b"
+        ]
         good = [zone for zone in data["zones"] if zone["proof"]["worth"] == Worth.GOOD]
         assert all(0.5 <= zone["strength"] <= 1.0 and zone["met"] for zone in good)
         assert (0 if not weak else 12) == after.code
