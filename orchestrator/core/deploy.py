@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -416,15 +416,15 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
             return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
         case E.REPLANNED:
-            undo = event.args["undo"]
-            assert isinstance(undo, dict)
-            return replace(moved, undo=undo)
+            return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]))
         case E.UNPREPARED:
             return replace(moved, withdrawing=True)
         case E.WITHDRAWN:
             return replace(moved, withdrawing=False, undo={})
         case E.DRAINED:
             return replace(moved, touched=True, step=0)
+        case E.VERIFIED if "steps" in event.args:
+            return replace(moved, steps=parse_steps(event.args["steps"]))
         case E.STEP_PASSED | E.STEP_MERGED:
             return replace(moved, step=min(zone.step + 1, max(0, len(zone.steps) - 1)))
         case E.SETTLED:

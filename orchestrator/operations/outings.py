@@ -123,7 +123,8 @@ async def _again(store: Store, run: Run, ask: Ask, now: datetime) -> Run:
     has = parse(run.state)
     drills = has.ask.asker is Asker.DRILL and ask.asker is Asker.PERSON
     takes_over = drills and (has.stage in _STAYS or _evacuates(ask))
-    speeds_up = _evacuates(ask) and OutingEvent.EVACUATE in TRANSITIONS[has.stage]
+    # A drill has no say in what others have begun, were it to evacuate what a person drains.
+    speeds_up = _evacuates(ask) and ask.asker is Asker.PERSON and OutingEvent.EVACUATE in TRANSITIONS[has.stage]
     if takes_over:
         until: dict[str, Json] = {"expires_at": ask.expires_at.isoformat(), "on_expiry": str(ask.on_expiry)}
         await store.post_order(run.id, OutingEvent.TAKE_OVER, author=ask.author, reason=ask.reason, now=now, args=until)

@@ -56,6 +56,8 @@ async def start_evacuation(
     other = await unfinished_move(store, service)
     if asker is Asker.DRILL:
         await _require_nothing_out(store, service)
+        if other is not None:
+            raise Refused("I1", f"run {other.id} of {other.author} moves {parse(other.state).place}; a drill goes last")
     elif other is not None and of_drill(other):
         if set(parse(other.state).regions) == set(regions):
             await store.post_order(other.id, M.TAKE_OVER, author=author, reason=reason, now=now)

@@ -26,6 +26,7 @@ WEIGHT_MAX = 999
 _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
+_TURN = {Placement.OUT: 0, Placement.STEADY: 1, Placement.RAMP: 2}
 _REST = (0,) * (len(LATENCY_BOUNDS_MS) - _FAST_BUCKETS[1])  # the buckets above the fast ones
 
 Parts = list[Callable[[], None]]
@@ -143,11 +144,20 @@ class AwsTraffic:
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
         truth = self.world.regions[region.id]
         parts: Parts = []
-        for zone in region.zones:
+        rejected: Rejected | None = None
+        # As the real one: zones leave first, then they join, and what is wrong with a ramp holds up neither.
+        for zone in sorted(
+            region.zones, key=lambda zone: _TURN[desired[zone.id].placement] if zone.id in desired else 0
+        ):
             if zone.id in desired:
-                parts += self._next(truth, self.world.zones[zone.id], desired[zone.id])
+                try:
+                    parts += self._next(truth, self.world.zones[zone.id], desired[zone.id])
+                except Rejected as error:
+                    rejected = error
         if parts:
             await self.wire.write("traffic.apply", region.id, parts, fence)
+        if rejected is not None:
+            raise rejected
 
     def _next(self, truth: RegionTruth, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
         in_steady = place.zone.id in truth.attached[STEADY_POOL]

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.sim import load
-from orchestrator.sim.truth import RAMP_POOL, Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.truth import RAMP_POOL, WELL, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
@@ -149,9 +149,10 @@ class CarriesTheLoad(Checker):
     """I3: no serving zone is used beyond `max_utilisation` because of what Failout did.
 
     Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
-    is left of it while a zone of the region is still out or on its way back. Does not verify: single instances,
-    utilisation by anything but requests, or a moment above the bound and below what the instances can carry (on AWS a
-    zone that joins stands in both target groups until the next look).
+    is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
+    at once. Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and
+    below what the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen
+    healthy: three looks and two good probes).
     """
 
     rule: ClassVar[str] = "I3"
@@ -187,12 +188,11 @@ class CarriesTheLoad(Checker):
             self._above.pop(zone_id, None)
             self.clear(zone_id)
             return
-        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s:
-            self._tell(world, zone, above)
+        self._tell(world, zone, above)
 
     def _excused(self, world: World, zone: ZoneTruth, used: float) -> bool:
-        """Something has just befallen the world, or a neighbour has had to carry as much for that reason."""
-        if world.disturbed_at_s >= world.now_s - DETECT_S:
+        """Something has just befallen the world, a sick version is out, or a neighbour has had to carry as much for such a reason."""
+        if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
             return True
         others = [self._above[z.zone.id] for z in zone.region.zones if z is not zone and z.zone.id in self._above]
         return any(above.excused and above.worst >= used - SLACK for above in others)
@@ -201,13 +201,17 @@ class CarriesTheLoad(Checker):
         """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""
         if above is None or above.excused:
             return
-        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s:
+        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s + world.physics.health_pass_s:
             told = f"used {above.worst:.2f} for {world.now_s - above.since_s:.1f} s, now {zone.rps:.0f}/s on {zone.serving}"
             self.report(world, zone.zone.id, told)
 
     def _beyond_all(self, region: RegionTruth) -> bool:
         whole_rps = sum(z.zone.instances * z.zone.rps_per_instance for z in region.zones)
         return region.rps > self.max_utilisation * whole_rps
+
+
+def _sick_and_out(world: World, zone: ZoneTruth) -> bool:
+    return zone.presence <= GONE and any(world.versions[box.version] != WELL for box in zone.boxes)
 
 
 class NoReplacementUnderTraffic(Checker):

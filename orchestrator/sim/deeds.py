@@ -232,7 +232,8 @@ class StopsWhenTold(DeedChecker):
     """I14: while the kill switch is on nothing is changed; while a freeze is on no further zone leaves.
 
     What was under way may end (15 s). A zone that left before the freeze is brought back, and a rollback, an abort or
-    an outing that a person ordered goes on. Does not verify: automatic failovers.
+    an outing that a person ordered goes on; so does a run that was about to empty its zone when it was paused, once a
+    person resumes it. Does not verify: automatic failovers.
     """
 
     rule: ClassVar[str] = "I14"
@@ -241,16 +242,20 @@ class StopsWhenTold(DeedChecker):
     _since: dict[str, float] = field(default_factory=dict)
     _started: dict[str, int] = field(default_factory=dict)
     _going_back: bool = False
+    _before: frozenset[int] = frozenset()  # fences of the leases that there were when the switch was turned
+    _resumed_at_s: float = float("-inf")
 
     def switched(self, world: World, name: str, *, on: bool) -> None:
         if on:
-            self._since[name] = world.now_s
+            self._since[name], self._before = world.now_s, frozenset(lease.fence for lease in self.leases())
         else:
             self._since.pop(name, None)
 
-    def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
+    def ordered(self, world: World, kind: str) -> None:
         if kind in {"abort", "rollback", "retarget"}:
             self._going_back = kind != "retarget"
+        if kind == "resume":
+            self._resumed_at_s = world.now_s
 
     def passes(self, world: World) -> None:
         self.exercised += any(world.now_s > since_s + STOPS_WITHIN_S for since_s in self._since.values())
@@ -269,7 +274,8 @@ class StopsWhenTold(DeedChecker):
         going_on = self._started.get(zone_id) == lease.fence
         self._started[zone_id] = lease.fence
         since_s = self._since.get("freeze", float("inf"))
-        if world.now_s > since_s + STOPS_WITHIN_S and not going_on and not self._going_back:
+        let_go = lease.fence in self._before and since_s < self._resumed_at_s
+        if world.now_s > since_s + STOPS_WITHIN_S and not going_on and not let_go and not self._going_back:
             self.report(world, zone_id, f"left though nothing may start since {since_s:.0f} s")
 
 
@@ -327,7 +333,7 @@ def all_checkers(
     return [
         OneZoneOut(waived=lambda zone: people.waives("I1", zone)),
         OnlyHealthyAdvances(),
-        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=2 * policy.poll_s),
+        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s),
         JudgedAfterwards(max_utilisation=policy.max_utilisation),
         NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s), people=people),
         ReturnsInSteps(policy=policy),

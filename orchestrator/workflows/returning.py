@@ -9,9 +9,9 @@ from orchestrator.core.deploy import E
 from orchestrator.core.errors import NotFound, Transient
 from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
-from orchestrator.core.machine import Event
+from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import STEADY, RampStep, ramp
+from orchestrator.core.traffic import STEADY, Placement, RampStep, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -36,16 +36,18 @@ class Returning:
     async def verify(self, job: Job) -> Event:
         """Before any user's request: every instance ready at the goal, then synthetic requests through the region agent."""
 
-        async def sound() -> str | NotYet:
+        async def sound() -> tuple[str, Mapping[str, ZoneLoad]] | NotYet:
             seen = await self._sound(job)
-            if not isinstance(seen, NotYet):
-                await self._gauge.loads(job.policy.load_window_s)  # What is usual: measured, also right after a crash.
-            return seen
+            if isinstance(seen, NotYet):
+                return seen
+            # What is usual: measured, also right after a crash.
+            return seen, await self._gauge.loads(job.policy.load_window_s)
 
         ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
             return ready
-        wanted = self._synthetic_requests(job)
+        told, loads = ready
+        wanted, args = self._synthetic_requests(job), self._steps_now(job, loads)
         usual_ms = self._gauge.usual_p50_ms(without=job.zone.id)
         limits = [job.policy.synthetic_p50_max_ms]
         limits += [usual_ms + job.policy.gate.p50_added_max_ms] if usual_ms else []
@@ -56,11 +58,19 @@ class Returning:
             judgement = judge_synthetic(
                 result, wanted, failed_share_max=job.policy.synthetic_failed_share_max, p50_max_ms=min(limits)
             )
-            return job.event(_OF_VERDICT.get(judgement.verdict, E.VERIFIED), f"{ready}; {judgement.evidence}")
+            return job.event(_OF_VERDICT.get(judgement.verdict, E.VERIFIED), f"{told}; {judgement.evidence}", args)
 
         return await job.until(
             synthetic, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing="sending synthetic requests"
         )
+
+    def _steps_now(self, job: Job, loads: Mapping[str, ZoneLoad]) -> dict[str, Json]:
+        """I9: what was too little to be measured in steps when the zone left may be enough by now.
+
+        Where a neighbour is unheard, or there is none and its users are elsewhere, what was planned stands.
+        """
+        measured = bool(job.neighbours) and all(z.id in loads for z in job.region.zones)
+        return {"steps": self._capacity.steps(job, loads)} if measured else {}
 
     def _synthetic_requests(self, job: Job) -> int:
         """As its manifest says; a zone may come back with a version that never was deployed from here."""
@@ -109,6 +119,8 @@ class Returning:
         sound = await self._sound(job)
         if isinstance(sound, NotYet):
             return sound
+        if beside := await self._beside_on_the_ramp(job):
+            return NotYet(f"{beside} is on the ramp of the same load balancer, which has one")
         loads = await self._gauge.loads(job.policy.load_window_s)
         refusal = refuse_overload_on_return(
             job.zone.id, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
@@ -116,6 +128,13 @@ class Returning:
         if refusal is None or refusal.rule in job.overrides:
             return loads
         return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
+
+    async def _beside_on_the_ramp(self, job: Job) -> str | None:
+        """Two zones may be out where a person has overridden I1. One weight for both would be a share of neither."""
+        if job.world.traffic(job.region).whole_instances():
+            return None
+        wanted = (await self._steering.document()).zones
+        return next((z.id for z in job.neighbours if wanted.get(z.id, STEADY).placement is Placement.RAMP), None)
 
     def _fair_rps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> float:
         """The zone's fair part of its region's load; where it is the whole region, of the service's by weight."""

@@ -10,7 +10,7 @@ from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Command, Scenario, Strike, Switching, good_deploy, make_topology
+from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
@@ -102,7 +102,7 @@ def test_a_drain_that_expired_while_it_waited_does_not_leave() -> None:
 @pytest.mark.parametrize("orders", [("abort",), ("pause", "abort"), ("rollback",), ("pause", "suspend", "abort")])
 def test_an_abort_ends_a_run_whose_undoing_got_stuck(orders: tuple[str, ...]) -> None:
     """What was prepared could not be undone; an abort left the zone held and the run active, with its lease, for ever."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={23: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={26: Fault.DENIED})
     commands = tuple(Command(60.0 + 10.0 * i, order) for i, order in enumerate(orders))
     result = simulate(1, replace(full, commands=commands))
     stuck = [h.args["step"] for h in result.trace if h.what == "stuck"]
@@ -124,7 +124,7 @@ def test_a_zone_called_back_from_its_drain_and_then_ordered_twice_is_not_left_ou
 
 def test_a_resume_of_a_zone_that_never_left_goes_on_undoing_its_preparations() -> None:
     """It went to the ramp for a version that it did not run, was found sick there, and was emptied at once."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={23: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={26: Fault.DENIED})
     result = simulate(1, replace(full, commands=(Command(60.0, "resume"),)))
     assert result.violations == ()
     told = [
@@ -132,3 +132,34 @@ def test_a_resume_of_a_zone_that_never_left_goes_on_undoing_its_preparations() -
     ]
     assert ("join", "joined") in told
     assert not [step for step, _ in told if step == "drain"]
+
+
+def test_a_zone_that_left_at_night_returns_in_steps_in_the_morning() -> None:
+    """Its steps were planned when it left, for a load that was too little to measure any but the last."""
+    night = replace(good_deploy(), loads=((0.0, 6.0), (14.0, 300.0)), physics=Physics(boot_s=20.0))
+    result = simulate(1, night)
+    assert [h.what for h in result.trace if h.what == "admitted" and h.at_s < 14.0] == ["admitted"]
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_drill_that_is_to_evacuate_leaves_a_zone_alone_that_a_person_drains() -> None:
+    """It hurried that person's drain on, took the run for its own, and then looked for its own for ever."""
+    drill = ZoneOrder(1.0, "evacuate", f"{AWS}a", 60.0, drill=True)
+    result = simulate(
+        1, replace(good_deploy(), zone_orders=(drill, ZoneOrder(2.5, "drain", f"{AWS}a", 40.0)), deploy_at_s=90.0)
+    )
+    assert [h.args["zone"] for h in result.trace if h.what == "evacuate" and h.kind == "log"] == []
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_got_stuck_while_it_joined_again_after_a_drain_is_put_back() -> None:
+    """No return had been planned for it, so that a resume brought it to a ramp without steps, and its carrier died."""
+    orders = (ZoneOrder(0.0, "drain", f"{AWS}a", 300.0), ZoneOrder(5.0, "restore", f"{AWS}a"))
+    told = (ZoneOrder(60.0, "resume", f"{AWS}a"),)
+    cut = Cut(5.5, AWS, 40.0)
+    slow = Physics(deregistration_s=15.0)
+    result = simulate(
+        1, replace(good_deploy(), zone_orders=orders + told, cuts=(cut,), physics=slow, deploy_at_s=120.0)
+    )
+    assert [h.args["step"] for h in result.trace if h.what == "stuck"] == ["join"], "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
