@@ -7,16 +7,25 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.traffic import DesiredTraffic, Placement, ZoneTraffic
 from orchestrator.ports import Peer
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_write, _read = msgspec.json.Encoder(order="sorted").encode, msgspec.json.Decoder().decode
 
 
 def text_of(value: Json | Mapping[str, Json]) -> str:
     """Canonical: the same value is the same text. Raises TypeError or ValueError for what is not JSON, NaN included."""
     return _encode(value)
+
+
+def as_kept(value: Any) -> Any:  # noqa: ANN401 JSON, as a row gives it back
+    """The same as `json.loads(text_of(value))`, in a third of the time; what is not JSON raises what that raises."""
+    told = _read(_write(value))
+    return told if told == value else json.loads(text_of(value))  # a tuple, a NaN, a key that is no string
 
 
 def instant_text(at: datetime) -> str:

@@ -25,6 +25,7 @@ from orchestrator.core.samples import parse as parse_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import ledger
 from orchestrator.engine.codec import (
+    as_kept,
     day_text,
     peers_of,
     peers_text,
@@ -97,7 +98,7 @@ class MemoryStore:
         for other in self._runs.values():
             if kind == "deploy" == other.kind and other.service == service and not other.finished:
                 raise ledger.refuse_second_deploy(other)
-        kept = json.loads(text_of(state))
+        kept = as_kept(state)
         self._runs[run] = Run(run, service, kind, status, 0, 0, kept, None, None, now, now, None, author, reason)
         self._records[run] = []
         return self._runs[run]
@@ -124,7 +125,7 @@ class MemoryStore:
 
     async def commit(self, run: Run, advance: Advance, now: datetime) -> None:
         row = self._current(run)
-        state = json.loads(text_of(advance.state))
+        state = as_kept(advance.state)
         record = Record(
             run.id,
             row.seq + 1,
@@ -165,7 +166,7 @@ class MemoryStore:
         row = self._row(run)
         if row.finished:
             raise ledger.reject_late_order(run, row.status, kind)
-        order = Order(len(self._orders) + 1, kind, author, reason, now, json.loads(text_of(args or {})))
+        order = Order(len(self._orders) + 1, kind, author, reason, now, as_kept(args or {}))
         self._orders.append(_Posted(run, order))
         return order.id
 
@@ -252,7 +253,7 @@ class MemoryStore:
     async def add_schedule(self, service: str, schedule: str, document: Json, now: datetime) -> None:
         if (service, schedule) in self._schedules:
             raise Rejected(f"there is a schedule {schedule} already")
-        made = Schedule(service, schedule, json.loads(text_of(document)), False, now, now)
+        made = Schedule(service, schedule, as_kept(document), False, now, now)
         self._schedules[service, schedule] = made
 
     async def remove_schedule(self, service: str, schedule: str) -> None:
@@ -340,4 +341,4 @@ class MemoryStore:
 
 def _kept(told: T) -> T:
     """As a row gives it back: what it carries is JSON, and nobody else's to change."""
-    return replace(told, args=json.loads(text_of(told.args))) if told.args else told
+    return replace(told, args=as_kept(told.args)) if told.args else told

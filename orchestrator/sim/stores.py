@@ -26,12 +26,12 @@ class SimStore:
         method, wire = getattr(self._store, name), self._wire
         call = f"store.{name}"
 
-        async def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401
+        def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - the store's own coroutine
             wire.process.check()
-            return await method(*args, **given)
+            return method(*args, **given)
 
-        async def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
-            return await wire.instant(call, lambda: method(*args, **given))
+        def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401
+            return wire.instant(call, lambda: method(*args, **given))
 
         kept = write if name in self._WRITES else read
         setattr(self, name, kept)
