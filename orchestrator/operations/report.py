@@ -207,12 +207,15 @@ def _of(run: Run, record: Record) -> str | None:
     return step_of(run, record) if run.kind == "runbook" else record.event.zone
 
 
+_ROUND: Final = frozenset({"begin", "watch", "return"})  # A drill's own, around what its outing does to the zone.
+
+
 def _phases(run: Run, records: Iterable[Record], moved: Sequence[str]) -> tuple[Phase, ...]:
     """What was done with each zone; a region's move with each of its zones, `moved`; a runbook's steps one by one."""
     everywhere = moved or (" + ".join(cast("dict[str, Any]", run.state).get("regions", ())) or run.service,)
     found = []
     for r in records:
-        if r.effect is not None:
+        if r.effect is not None and not (run.kind == "drill" and r.effect.kind in _ROUND):
             ended_s = (r.at - run.created_at).total_seconds()
             kind = "step" if run.kind == "runbook" else r.effect.kind.removesuffix("-region")
             zone = r.effect.zone if run.kind != "runbook" else _of(run, r)

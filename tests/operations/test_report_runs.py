@@ -11,9 +11,13 @@ import pytest
 from core.proof_facts import CALM, CALM_SAMPLES, happened, history, topology
 from operations.test_report_page import Shape
 
-from orchestrator.core import region_row, runbook_row
+from orchestrator.core import drill_row, outing_row, region_row, runbook_row
 from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.drill import DrillPolicy, Wish
+from orchestrator.core.drill import begin as begin_drill
 from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.outing import Ask, Asker, Mode
+from orchestrator.core.outing import begin as begin_outing
 from orchestrator.core.proof import derive
 from orchestrator.core.region import begin as begin_region
 from orchestrator.core.runbook import apply, begin
@@ -115,3 +119,25 @@ def test_a_region_is_told_by_each_of_its_zones_although_it_moves_as_one(store: S
     assert ("aws/a", "aws/b") == report.order
     assert "# Region aws/r: active" in markdown(report)
     assert whole(page(report))
+
+
+def test_a_drill_is_told_by_what_its_outing_does_to_the_zone(store: SqlStore) -> None:
+    wish = Wish("aws/a", "zone", Mode.DRAIN, DrillPolicy(("users",)), "ada", "a test")
+    drill = drill_row.dump(begin_drill("d1", "gates", wish, NOW))
+    ask = Ask("aws/a", Mode.DRAIN, Asker.DRILL, "ada", "a test", NOW + timedelta(hours=1))
+    outing = outing_row.dump(begin_outing("gates", ask, DeployPolicy(), NOW))
+    for run, kind, row in (("d1", "drill", drill), ("d1.out", "outing", outing)):
+        asyncio.run(store.create_run(run, "gates", kind, row, "active", author="ada", reason="", now=NOW))
+    for run, kind, at_s in (
+        ("d1", "check", 3.0),
+        ("d1.out", "drain", 6.0),
+        ("d1", "watch", 12.0),
+        ("d1.out", "ramp", 15.0),
+    ):
+        row = drill if run == "d1" else outing
+        commit(store, run, Effect(kind, "aws/a"), Event("done", "aws/a"), row, "active", at_s)
+    report = report_of(store, "d1")
+    assert [("check", 0.0, 3.0), ("drain", 3.0, 6.0), ("ramp", 12.0, 15.0)] == [
+        (p.kind, p.began_s, p.ended_s) for p in report.phases
+    ]
+    assert "aws/a stay-out: 6.0 s" in page(report)
