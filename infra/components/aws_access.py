@@ -157,11 +157,15 @@ def document(statements: Sequence[Statement]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AwsRoleArgs:
-    """A role that EC2 instances take. `policies`: name -> policy document. `sessions`: reachable by SSM Session Manager."""
+    """A role that EC2 instances take, and `principals` (ARNs). `policies`: name -> policy document.
+
+    `sessions`: its instances are reachable by SSM Session Manager.
+    """
 
     service: Service
     role: str
     policies: Mapping[str, Input[str]]
+    principals: tuple[str, ...] = ()
     sessions: bool = True
 
 
@@ -175,8 +179,11 @@ class AwsRole(pulumi.ComponentResource):
     def __init__(self, name: str, args: AwsRoleArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("failout:aws:Role", name, None, opts)
         me, tags = ResourceOptions(parent=self), args.service.labels(args.role)
-        trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
-        role = aws.iam.Role(name, name=name, assume_role_policy=document([dict(trust)]), tags=tags, opts=me)
+        trust: list[Statement] = [
+            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": principal}
+            for principal in ({"Service": "ec2.amazonaws.com"}, *({"AWS": arn} for arn in args.principals))
+        ]
+        role = aws.iam.Role(name, name=name, assume_role_policy=document(trust), tags=tags, opts=me)
         if args.sessions:
             # No SSH port and no key pair anywhere: people come in through Session Manager, which logs.
             aws.iam.RolePolicyAttachment(

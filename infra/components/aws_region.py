@@ -180,7 +180,8 @@ def _orchestrator(settings: AwsSettings, policy: Output[str], regions: dict[str,
     policies: dict[str, Input[str]] = {"zones": policy}
     if host:
         policies["token"] = document(secret_statements(host.appliance.token_secret))
-    role = AwsRole(f"{settings.service}-orchestrator", AwsRoleArgs(settings, "orchestrator", policies))
+    taken_by = settings.orchestrator_principals
+    role = AwsRole(f"{settings.service}-orchestrator", AwsRoleArgs(settings, "orchestrator", policies, taken_by))
     if host is None:
         return role
     region = regions[host.region]

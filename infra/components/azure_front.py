@@ -45,13 +45,14 @@ class AzureFront(pulumi.ComponentResource):
             "location": region.name,
             "sku": {"name": "Standard"},
             "tags": service.labels("front"),
-            "opts": ResourceOptions(parent=self, protect=service.protect),
         }
+        mine = ResourceOptions(parent=self, protect=service.protect)
         address = network.PublicIPAddress(
             name,
             public_ip_address_name=name,
             zones=list(region.zones),
             public_ip_allocation_method="Static",
+            opts=mine,
             **common,
         )
         own = (
@@ -65,6 +66,8 @@ class AzureFront(pulumi.ComponentResource):
             backend_address_pools=[{"name": service.service}],
             probes=[_probe(service)],
             load_balancing_rules=[_users(own, service)],
+            # A write of the load balancer writes its pool too, with the admin states that Failout has set there.
+            opts=mine.merge(ResourceOptions(ignore_changes=["backendAddressPools"])),
             **common,
         )
         # A load balancer passes packets and has no access log: its metrics and health events are kept instead.

@@ -182,8 +182,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class AwsSettings(Service):
+    """`orchestrator_principals`: ARNs of roles that may take the orchestrator's role, besides the host made here."""
+
     regions: tuple[AwsRegionSettings, ...] = ()
     orchestrator: Host | None = None
+    orchestrator_principals: tuple[str, ...] = ()
     log_days: int = 30
 
 

@@ -69,7 +69,7 @@ class Shape:
         return f"{self.aws} AWS and {self.azure} Azure regions of {self.zones} zones"
 
 
-SHAPES = (Shape(1, 0, 2), Shape(1, 1), Shape(1, 0, 4), Shape(0, 1, 2), Shape(0, 2), Shape(3, 0), Shape(2, 1))
+SHAPES = (Shape(1, 1, 2), Shape(1, 1), Shape(1, 0, 4), Shape(0, 3), Shape(3, 0), Shape(2, 1))
 
 
 @cache

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from botocore import xform_name
 from botocore.session import Session
-from stacks import Shape, stacks
+from stacks import Shape, aws, stacks
 
 from infra.components import azure_access
 from infra.components.aws_access import dns_statements, orchestrator_statements, secret_statements
+from infra.lab.engine import INFRA, Recorder, run
 from orchestrator.clouds.aws import inspect as aws_doctor
 from orchestrator.clouds.azure import alarm as azure_alarm
 from orchestrator.clouds.azure import inspect as azure_doctor
@@ -155,6 +156,25 @@ def test_dns_may_change_the_weights_of_one_name_only() -> None:
     condition = weights["Condition"]["ForAllValues:StringEquals"]  # type: ignore[index]
     assert ["gates.example.com"] == condition["route53:ChangeResourceRecordSetsNormalizedRecordNames"]
     assert ["UPSERT"] == condition["route53:ChangeResourceRecordSetsActions"]
+
+
+def test_the_orchestrators_role_is_taken_by_machines_of_ours_and_by_whom_the_settings_name() -> None:
+    person = "arn:aws:iam::123456789012:role/operators"
+    run_ = run("aws", aws(orchestrator_principals=[person]), Recorder())
+    trusted = {r.name: json.loads(r.inputs["assumeRolePolicy"])["Statement"] for r in run_.of("iam/role:Role")}
+    machines, people = {"Service": "ec2.amazonaws.com"}, {"AWS": person}
+    assert [machines, people] == [statement["Principal"] for statement in trusted.pop("gates-orchestrator")]
+    assert [[machines]] * 2 == [[s["Principal"] for s in statements] for statements in trusted.values()]
+
+
+def test_what_the_stack_makes_in_iam_and_s3_is_within_the_deploy_policy() -> None:
+    text = (INFRA / "aws" / "deploy-policy.json").read_text("utf-8")
+    policy = json.loads(text.replace("ACCOUNT", "123456789012").replace("SERVICE", "gates"))["Statement"]
+    allowed = [arn for s in policy for arn in ([s["Resource"]] if isinstance(s["Resource"], str) else s["Resource"])]
+    run_ = stacks(Shape(1, 1))["aws"]
+    made = [r.outputs["arn"] for kind in ("iam/role:Role", ":InstanceProfile", ":Bucket") for r in run_.of(kind)]
+    assert 7 == len(made)
+    assert [] == [arn for arn in made if not any(fnmatchcase(arn, pattern) for pattern in allowed)]
 
 
 def test_region_agents_may_read_their_token_and_nothing_of_the_clouds() -> None:
