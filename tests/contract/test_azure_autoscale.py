@@ -140,14 +140,15 @@ def test_the_maximum_that_people_set_is_not_exceeded(rig: AzureRig) -> None:
     assert (3, 3) == (told(rig).capacity, told(rig).maximum)
 
 
-def test_the_minimums_of_a_schedule_are_left_alone(rig: AzureRig) -> None:
+def test_the_bounds_of_a_schedule_are_left_alone_and_stop_no_growth(rig: AzureRig) -> None:
     shown = by_hand(rig, "GET")["properties"]
-    night = {**shown["profiles"][0], "name": "night", "capacity": {"minimum": "1", "maximum": "4", "default": "1"}}
+    night = {**shown["profiles"][0], "name": "night", "capacity": {"minimum": "1", "maximum": "2", "default": "1"}}
     night["recurrence"] = {"frequency": "Week", "schedule": {}}
     shown["profiles"].append(night)
     by_hand(rig, "PATCH", {"properties": shown})
     scale(rig, 4)
     freeze(rig)
+    assert 4 == told(rig).capacity
     assert [shown["profiles"], False] == [by_hand(rig, "GET")["properties"][key] for key in ("profiles", "enabled")]
 
 

@@ -27,7 +27,7 @@ SETTINGS: Final = "/providers/Microsoft.Insights/autoscaleSettings"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One reading. Of several profiles (a schedule) the narrowest bounds count: which one is in force is Azure's to say."""
+    """One reading. Of several profiles (a schedule) the highest bounds count: which is in force is Azure's to say."""
 
     id: str
     enabled: bool
@@ -42,7 +42,7 @@ class Setting:
         def of(bound: str) -> list[int]:
             return [int(profile["capacity"][bound]) for profile in self.profiles]
 
-        return Autoscaler(max(of("minimum")), min(of("maximum")), self.enabled)
+        return Autoscaler(max(of("minimum")), max(of("maximum")), self.enabled)
 
     def with_minimum(self, minimum: int) -> Sequence[Json] | None:
         """The profiles with that minimum; None when nothing is to be changed, or a schedule has minimums of its own."""
