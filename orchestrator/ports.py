@@ -58,6 +58,7 @@ class FleetSeen:
     """`autoscaling` False: nothing but Failout changes the number of instances. `model_version`: what new instances get.
 
     `autoscaler` None: the zone has none, or it could not be read; then `unread` says why, and `autoscaling` is True.
+    `no_room`: why the cloud has not given all of `desired`, where it says that it has no capacity for them.
     """
 
     instances: tuple[Instance, ...]
@@ -66,6 +67,7 @@ class FleetSeen:
     autoscaling: bool
     autoscaler: Autoscaler | None = None
     unread: str = ""
+    no_room: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ class Fleet(Protocol):
 
         The cloud's own autoscaler gets this number as its minimum, or it would take away again what was asked for.
         """
+
+    async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
+        """Let the cloud's own autoscaler, if there is one, go down to `instances`; how many there are now stays."""
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
         """Freeze or thaw whatever would change or repair the fleet by itself (autoscaler, repairs)."""

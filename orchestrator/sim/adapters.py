@@ -46,9 +46,10 @@ class SimFleet:
             Instance(box.id, box.address, box.version, box.life is Life.RUNNING, box.version == place.model)
             for box in place.boxes
         )
-        # Nothing moves a fleet of this world but Failout, so what was asked for is its minimum.
-        bounds = Autoscaler(place.desired, zone.instances_max, enabled=place.repairs)
-        return FleetSeen(instances, place.desired, place.model, place.repairs, bounds)
+        bounds = Autoscaler(place.minimum, zone.instances_max, enabled=place.repairs)
+        short = place.no_capacity and len(instances) < place.desired
+        no_room = f"{zone.id} has no room for more" if short else ""
+        return FleetSeen(instances, place.desired, place.model, place.repairs, bounds, no_room=no_room)
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
         del image  # its data is the cloud's own vocabulary; this cloud goes by the version
@@ -85,6 +86,11 @@ class SimFleet:
         if place.no_capacity and instances > place.desired:
             raise NoCapacity(f"{zone.id} has no room for {instances} instances")
         await self.wire.write("fleet.scale", zone.id, [partial(self.world.scale, place, instances)], fence)
+
+    async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
+        place = self.world.zones[zone.id]
+        if place.minimum != instances:
+            await self.wire.write("fleet.set_minimum", zone.id, [partial(setattr, place, "minimum", instances)], fence)
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
         place = self.world.zones[zone.id]

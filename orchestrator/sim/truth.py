@@ -161,6 +161,7 @@ class ZoneTruth:
     region: RegionTruth = field(repr=False)
     boxes: list[Box] = field(default_factory=list)
     desired: int = 0
+    minimum: int = 0  # of its autoscaler
     model: str = ""
     repairs: bool = True
     no_capacity: bool = False

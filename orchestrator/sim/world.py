@@ -390,7 +390,7 @@ class World:
         if instances == zone.desired:
             return
         self.note("scale", zone.zone.id, instances=instances)
-        zone.desired = instances
+        zone.desired = zone.minimum = instances
         staying = [box for box in zone.boxes if not box.surplus]
         for _ in range(len(staying), instances):
             self.launch(zone, zone.model)
@@ -455,7 +455,7 @@ def build(
         truth.attached = {STEADY_POOL: {zone.id for zone in region.zones}, RAMP_POOL: set()} if truth.aws else {}
         world.regions[region.id] = truth
         for zone in region.zones:
-            place = ZoneTruth(zone, truth, desired=zone.instances, model=version)
+            place = ZoneTruth(zone, truth, desired=zone.instances, minimum=zone.instances, model=version)
             truth.zones.append(place)
             world.zones[zone.id] = place
             for born in range(1, zone.instances + 1):

@@ -32,36 +32,49 @@ from orchestrator.workflows.steering import Steering
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What is prepared for a zone, as its row holds it. `scale`: survivor -> (before, now); `weights`: the regions'."""
+class _Scaled:
+    """A survivor's size `before` anything was prepared and `now`, and the minimum of its own autoscaler before."""
 
-    scale: Mapping[str, tuple[int, int]]
+    before: int
+    now: int
+    minimum: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is prepared for a zone, as its row holds it. `weights`: the regions'."""
+
+    scale: Mapping[str, _Scaled]
     weights: Mapping[str, int]
 
     @classmethod
     def of(cls, undo: Mapping[str, Json]) -> _Prepared:
         scale = cast("dict[str, dict[str, int]]", undo.get("scale", {}))
         weights = cast("dict[str, int]", undo.get("weights", {}))
-        return cls({zone: (change["from"], change["to"]) for zone, change in scale.items()}, weights)
+        sizes = {z: _Scaled(c["from"], c["to"], c.get("minimum", c["from"])) for z, c in scale.items()}
+        return cls(sizes, weights)
 
-    def with_plan(self, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]) -> _Prepared:
+    def with_plan(
+        self, plan: CapacityPlan, fleets: Mapping[str, FleetSeen], loads: Mapping[str, ZoneLoad]
+    ) -> _Prepared:
         """Add what a newer plan asks for; what a survivor had before anything was prepared stays known."""
         scale = dict(self.scale)
         for zone, wanted in plan.scale.items():
-            before, now = scale.get(zone, (loads[zone].instances, loads[zone].instances))
-            scale[zone] = (before, max(wanted, now))
+            own, size = fleets[zone].autoscaler, loads[zone].instances
+            had = scale.get(zone, _Scaled(size, size, own.minimum if own else size))
+            scale[zone] = replace(had, now=max(wanted, had.now))
         return _Prepared(scale, plan.weights or self.weights)
 
     def without_room(self, have: Mapping[str, int], weights: Mapping[str, int]) -> _Prepared:
         """Be content with what the survivors have; the global tier moves the rest."""
-        scale = {z: (before, min(now, max(before, have[z]))) for z, (before, now) in self.scale.items()}
+        scale = {z: replace(s, now=min(s.now, max(s.before, have[z]))) for z, s in self.scale.items()}
         return _Prepared(scale, weights)
 
     def row(self) -> dict[str, Json]:
-        return {
-            "scale": {z: {"from": before, "to": now} for z, (before, now) in self.scale.items()},
-            "weights": dict(self.weights),
+        scale: dict[str, Json] = {
+            z: {"from": s.before, "to": s.now, "minimum": s.minimum} for z, s in self.scale.items()
         }
+        return {"scale": scale, "weights": dict(self.weights)}
 
 
 _Ruled: TypeAlias = Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]
@@ -99,12 +112,18 @@ class Capacity:
         if isinstance(ruled, Refusal):
             return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
         plan, loads = ruled
-        prepared = _Prepared({}, {}).with_plan(plan, loads)
+        prepared = await self._with_plan(job, _Prepared({}, {}), plan, loads)
         measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
         versions = {i.version for i in fleet.instances}
         ran = versions.pop() if len(versions) == 1 else None
         args: dict[str, Json] = {"undo": prepared.row(), "steps": self.steps(job, loads), "version": ran}
         return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
+
+    async def _with_plan(
+        self, job: Job, prepared: _Prepared, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]
+    ) -> _Prepared:
+        fleets = {z: await self._gauge.fleet(job.world.topology.zone(z)) for z in plan.scale}
+        return prepared.with_plan(plan, fleets, loads)
 
     async def _rule(self, job: Job, *, may_scale: bool = True) -> _Ruled:
         """Put every guard to the test, on what is measured now (I4: on the state after the change).
@@ -177,10 +196,10 @@ class Capacity:
 
         async def ask() -> None:
             await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
-            for zone_id, (_, wanted) in prepared.scale.items():
+            await self._want_what_is_there(job)
+            for zone_id, scaled in prepared.scale.items():
                 survivor = job.world.topology.zone(zone_id)
-                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
-                self._gauge.forget(survivor)
+                await self.grow(job, survivor, scaled.now)
                 # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
                 await self._steering.want_zone(survivor, STEADY, job.fence)
 
@@ -188,6 +207,23 @@ class Capacity:
             return await self._rule(job, may_scale=may_scale)
 
         return await self._prepare(job, prepared, ask, rule)
+
+    async def grow(self, job: Job, survivor: Zone, wanted: int) -> None:
+        """Ask for `wanted`, or for what is there already: its own autoscaler may have made more of it meanwhile."""
+        there = len((await self._gauge.fleet(survivor, anew=True)).instances)
+        await job.world.fleet(survivor).scale(survivor, max(wanted, there), job.fence)
+        self._gauge.forget(survivor)
+
+    async def _want_what_is_there(self, job: Job) -> None:
+        """Where its cloud had no room for all that the zone's autoscaler wished, an upgrade would wait for the rest."""
+        fleet = await self._gauge.fleet(job.zone, anew=True)
+        if not fleet.no_room or not fleet.instances:
+            return
+        adapter = job.world.fleet(job.zone)
+        await adapter.scale(job.zone, len(fleet.instances), job.fence)
+        if fleet.autoscaler is not None:
+            await adapter.set_minimum(job.zone, fleet.autoscaler.minimum, job.fence)
+        self._gauge.forget(job.zone)
 
     async def _prepare(self, job: Job, prepared: _Prepared, ask: Callable[[], Awaitable[None]], rule: _Rule) -> Event:
         """Ask, see it, ask the rules again. Where a survivor has no room, the global tier moves what it cannot carry."""
@@ -218,10 +254,8 @@ class Capacity:
         prepared = _Prepared.of(job.progress.undo)
 
         async def ask() -> None:
-            for zone_id, (_, wanted) in prepared.scale.items():
-                survivor = job.world.topology.zone(zone_id)
-                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
-                self._gauge.forget(survivor)
+            for zone_id, scaled in prepared.scale.items():
+                await self.grow(job, job.world.topology.zone(zone_id), scaled.now)
 
         async def rule(*, may_scale: bool) -> _Ruled:
             out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
@@ -238,8 +272,8 @@ class Capacity:
     async def _see_prepared(self, job: Job, prepared: _Prepared, rule: _Rule) -> Event:
         """Wait until what was asked for is there; then ask again whether it suffices."""
         stopped = None
-        for zone_id, (_, wanted) in prepared.scale.items():
-            stopped = stopped or await self.await_survivor(job, job.world.topology.zone(zone_id), wanted)
+        for zone_id, scaled in prepared.scale.items():
+            stopped = stopped or await self.await_survivor(job, job.world.topology.zone(zone_id), scaled.now)
         if prepared.weights and stopped is None:
             stopped = await self.move_weights(job, prepared.weights, E.UNPREPARED)
         if stopped is not None:
@@ -251,7 +285,8 @@ class Capacity:
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
             plan, loads = ruled
             if plan.scale or (plan.weights and not prepared.weights):
-                return job.event(E.REPLANNED, plan.arithmetic, {"undo": prepared.with_plan(plan, loads).row()})
+                newer = await self._with_plan(job, prepared, plan, loads)
+                return job.event(E.REPLANNED, plan.arithmetic, {"undo": newer.row()})
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
             return job.event(E.PREPARED, told)
 
@@ -263,7 +298,7 @@ class Capacity:
             ready = sum(p.reachable and p.ready for p in probes)
             seen = await self._steering.until_zone(survivor, job.fence)
             if ready < wanted:
-                await job.world.fleet(survivor).scale(survivor, wanted, job.fence)  # says so when there is no room
+                await self.grow(job, survivor, wanted)  # says so when there is no room
                 return NotYet(f"{survivor.id}: {ready} of {wanted} ready")
             return seen if isinstance(seen, NotYet) else True
 
@@ -302,11 +337,35 @@ class Capacity:
             await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=True, fence=job.fence)
 
         stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
-        for zone_id, (before, _) in prepared.scale.items():
-            survivor = job.world.topology.zone(zone_id)
-            stopped = stopped or await self._until_spare(job, survivor, before)
-            stopped = stopped or await self.scale_back(job, survivor, before)
+        for zone_id, scaled in prepared.scale.items():
+            stopped = stopped or await self._give_back(job, job.world.topology.zone(zone_id), scaled)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
+
+    async def _give_back(self, job: Job, survivor: Zone, scaled: _Scaled) -> Event | None:
+        """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.
+
+        Its minimum is what was raised, and is put back either way.
+        """
+
+        async def look() -> FleetSeen:
+            return await self._gauge.fleet(survivor, anew=True)
+
+        doing = f"looking at {survivor.id}"
+        fleet = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
+        if isinstance(fleet, Event):
+            return fleet
+        if fleet.desired <= scaled.now:
+            stopped = await self._until_spare(job, survivor, scaled.before)
+            stopped = stopped or await self.scale_back(job, survivor, scaled.before)
+            if stopped is not None or scaled.minimum == scaled.before:
+                return stopped
+
+        async def release() -> None:
+            await job.world.fleet(survivor).set_minimum(survivor, scaled.minimum, job.fence)
+            await self._steering.want_zone(survivor, STEADY, job.fence)  # A scaling back may have been cut short.
+
+        doing = f"giving {survivor.id} its minimum of {scaled.minimum} back"
+        return await job.do(release, late=E.STUCK, doing=doing)
 
     async def _until_spare(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
@@ -330,16 +389,14 @@ class Capacity:
         Where the cloud drains what it ends (AWS), asking is enough. Where it just ends machines (Azure), those that go
         are taken out of traffic first: a share of wanted/now leaves out exactly those that `scale` ends.
         """
-        region = job.world.topology.region_of(survivor.id)
-        now = len((await self._gauge.fleet(survivor, anew=True)).instances)
-        gently = job.world.traffic(region).whole_instances() and now > wanted > 0
-        if gently:
-            await self._steering.want_zone(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
-            drained = await self._until_survivor(job, survivor, drained=True)
-            if drained is not None:
-                return drained
+        if job.world.traffic(job.world.topology.region_of(survivor.id)).whole_instances() and wanted > 0:
+            emptied = await self._empty_surplus(job, survivor, wanted)
+            if emptied is not None:
+                return emptied
+        had: set[str] = set()
 
         async def ask() -> None:
+            had.update(i.id for i in (await self._gauge.fleet(survivor, anew=True)).instances)
             await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
 
         stopped = await job.do(ask, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}")
@@ -347,7 +404,7 @@ class Capacity:
 
         async def look() -> bool | NotYet:
             fleet = await self._gauge.fleet(survivor, anew=True)
-            left = len(fleet.instances)
+            left = sum(i.id in had for i in fleet.instances)  # What its own autoscaler adds is none of ours.
             return True if left <= wanted else NotYet(f"{survivor.id} has {left} instances, {wanted} wanted")
 
         if stopped is None:
@@ -358,12 +415,23 @@ class Capacity:
         if stopped is not None:
             return stopped
         await self._steering.want_zone(survivor, STEADY, job.fence)
-        return await self._until_survivor(job, survivor, drained=False)
 
-    async def _until_survivor(self, job: Job, survivor: Zone, *, drained: bool) -> Event | None:
+        async def steady() -> object:
+            return await self._steering.until_zone(survivor, job.fence)
+
+        doing = f"making {survivor.id} steady again"
+        done = await job.until(steady, job.policy.drain_timeout_s, late=E.STUCK, doing=doing)
+        return done if isinstance(done, Event) else None
+
+    async def _empty_surplus(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
+        """Take those out of traffic that `scale` will end, of as many as there are then: it may grow meanwhile."""
+
         async def look() -> object:
-            look_at = self._steering.until_drained if drained else self._steering.until_zone
-            return await look_at(survivor, job.fence)
+            now = len((await self._gauge.fleet(survivor, anew=True)).instances)
+            if now <= wanted:
+                return True
+            await self._steering.want_zone(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
+            return await self._steering.until_drained(survivor, job.fence)
 
         done = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing=f"making {survivor.id} smaller")
         return done if isinstance(done, Event) else None

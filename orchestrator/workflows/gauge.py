@@ -136,15 +136,22 @@ class Gauge:
             requests, errors = served(old[zone.id].counters, latest[zone.id].counters)
             rps = requests / seconds if seconds > 0 else 0.0
             seen = await self.fleet(zone)
-            ready = sum(i.id in ready_now for i in seen.instances)
-            loads[zone.id] = ZoneLoad(zone.id, rps, seen.desired, min(ready, seen.desired), requests, errors)
+            # What its cloud has no room for is missing in its capacity (I3), but what is there may be sound without it (I2).
+            whole = len(seen.instances) if seen.no_room else seen.desired
+            ready = min(whole, sum(i.id in ready_now for i in seen.instances))
+            if ready < whole:
+                self.forget(zone)  # Its own autoscaler may have changed it since: look again.
+            loads[zone.id] = ZoneLoad(zone.id, rps, whole, ready, requests, errors)
         return loads
 
     def _old_enough(self, latest: Reading, window_s: float) -> Reading | None:
-        """The newest reading that is at least `window_s` older, with nothing gone since."""
+        """The newest reading that is at least `window_s` older, of the same instances.
+
+        One that is known since may have served for long: all of its requests would count as of this window.
+        """
         for reading in reversed(self._readings):
             old = all(seconds_between(reading, latest, z) >= window_s for z in latest)
-            if old and not gone_between(reading, latest):
+            if old and not gone_between(reading, latest) and not gone_between(latest, reading):
                 return reading
         return None
 

@@ -199,8 +199,7 @@ class RegionPerformer:
             zone = move.topology.zone(zone_id)
 
             async def ask(zone: Zone = zone, wanted: int = wanted) -> bool:
-                await self._world.fleet(zone).scale(zone, wanted, move.fence)
-                self._gauge.forget(zone)
+                await self._capacity.grow(move.job(zone), zone, wanted)
                 return True
 
             asked = await move.until(

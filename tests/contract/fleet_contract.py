@@ -141,6 +141,25 @@ class FleetContract:
             seen = await until(rig, ask, held, f"{wanted} run, and no fewer may")
             assert seen.autoscaler == Autoscaler(wanted, rig.zone.instances_max, enabled=True)
 
+    async def test_a_lower_minimum_takes_nothing_away(self, rig: FleetRig) -> None:
+        wanted = rig.zone.instances + 1
+
+        async def ask() -> FleetSeen:
+            await rig.fleet.scale(rig.zone, wanted, OpenFence())
+            return await rig.fleet.describe(rig.zone)
+
+        def held(seen: FleetSeen) -> bool:
+            return runs(seen, "v1", wanted) and seen.autoscaler is not None and seen.autoscaler.minimum == wanted
+
+        await until(rig, ask, held, f"{wanted} run, and no fewer may")
+        await rig.fleet.set_minimum(rig.zone, rig.zone.instances, OpenFence())
+        seen, before = await rig.fleet.describe(rig.zone), rig.writes()
+        assert runs(seen, "v1", wanted)
+        assert seen.desired == wanted
+        assert seen.autoscaler == Autoscaler(rig.zone.instances, rig.zone.instances_max, enabled=True)
+        await rig.fleet.set_minimum(rig.zone, rig.zone.instances, OpenFence())
+        assert rig.writes() == before
+
     async def test_a_frozen_fleet_can_still_be_replaced(self, rig: FleetRig) -> None:
         await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())
         assert not (await replaced(rig, "v2")).autoscaling
@@ -154,6 +173,8 @@ class FleetContract:
             await rig.fleet.scale(rig.zone, rig.zone.instances + 1, StaleFence())
         with pytest.raises(StaleCarrier):
             await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=StaleFence())
+        with pytest.raises(StaleCarrier):
+            await rig.fleet.set_minimum(rig.zone, rig.zone.instances - 1, StaleFence())
         assert rig.writes() == before
         assert await rig.fleet.describe(rig.zone) == first
 

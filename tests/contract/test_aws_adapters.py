@@ -188,6 +188,7 @@ async def test_a_zone_without_room_is_no_capacity_when_asked_again_and_scaled_on
 
     rig.aws.limit_capacity(rig.zone.id, 3)
     await until(rig, refused, bool, "it says that there is no room")
+    assert "sufficient" in (await rig.fleet.describe(rig.zone)).no_room
     rig.aws.limit_capacity(rig.zone.id, None)
     await rig.fleet.scale(rig.zone, 4, OpenFence())
     await until(rig, lambda: rig.fleet.describe(rig.zone), lambda seen: len(seen.instances) == 4, "one more")

@@ -139,6 +139,9 @@ class FileCloud:
     async def scale(self, zone: Zone, instances: int, fence: Fence) -> None:
         raise AssertionError("there is capacity enough")
 
+    async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
+        raise AssertionError("nothing was scaled")
+
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
         await fence.check()
         with self._open() as world:

@@ -154,7 +154,7 @@ MUTATIONS: dict[str, Mutation] = {
         "nobody hears of a switch",
         KILLED,
         ((MemoryStore, "_is_on", lambda *_: False),),
-        seeds=5,
+        seeds=20,
     ),
     "I15": Mutation(
         ("workflows/drill_checks.py:DrillChecks.findings", "workflows/drill.py:_Watch._signals"),

@@ -71,6 +71,7 @@ class AwsFleet:
             autoscaler=Autoscaler(
                 group["MinSize"], group["MaxSize"], enabled="AlarmNotification" not in _suspended(group)
             ),
+            no_room=await self._no_room(zone) if len(group["Instances"]) < group["DesiredCapacity"] else "",
         )
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
@@ -131,8 +132,9 @@ class AwsFleet:
         newest = await self._newest_activity(zone)
         if group["MinSize"] == group["DesiredCapacity"] == instances:
             told, self._told[zone.id] = self._told.get(zone.id), newest["ActivityId"] if newest else ""
-            if len(group["Instances"]) < instances and newest and newest["ActivityId"] != told:
-                _require_room(zone, newest)
+            short = len(group["Instances"]) < instances
+            if short and newest and newest["ActivityId"] != told and (why := _lack_of_room(newest)):
+                raise NoCapacity(f"{zone.id}: {why}")
             return
         self._told[zone.id] = newest["ActivityId"] if newest else ""
         await self._at[zone.id].write(
@@ -142,6 +144,16 @@ class AwsFleet:
             lambda aws: aws.autoscaling.update_auto_scaling_group(
                 AutoScalingGroupName=_name(zone), MinSize=instances, DesiredCapacity=instances
             ),
+        )
+
+    async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
+        if (await self._group(zone))["MinSize"] == instances:
+            return
+        await self._at[zone.id].write(
+            zone.id,
+            "UpdateAutoScalingGroup",
+            fence,
+            lambda aws: aws.autoscaling.update_auto_scaling_group(AutoScalingGroupName=_name(zone), MinSize=instances),
         )
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
@@ -230,6 +242,10 @@ class AwsFleet:
         )
         return next(iter(answer["InstanceRefreshes"]), None)
 
+    async def _no_room(self, zone: Zone) -> str:
+        newest = await self._newest_activity(zone)
+        return _lack_of_room(newest) if newest else ""
+
     async def _newest_activity(self, zone: Zone) -> ActivityTypeDef | None:
         answer = await self._at[zone.id].read(
             zone.id,
@@ -267,11 +283,10 @@ class AwsFleet:
         return await self._templates[zone.id].release(zone.id, zone.fleet["launch_template_id"], number)
 
 
-def _require_room(zone: Zone, activity: ActivityTypeDef) -> None:
-    """A launch that failed for want of capacity names no error code, only the reason in words."""
+def _lack_of_room(activity: ActivityTypeDef) -> str:
+    """Why a launch failed, if for want of capacity: it names no error code, only the reason in words."""
     why = " ".join(activity.get("StatusMessage", "").split())
-    if activity["StatusCode"] == "Failed" and NO_ROOM.search(why):
-        raise NoCapacity(f"{zone.id}: {why}")
+    return why if activity["StatusCode"] == "Failed" and NO_ROOM.search(why) else ""
 
 
 def _name(zone: Zone) -> str:

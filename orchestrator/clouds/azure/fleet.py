@@ -202,6 +202,11 @@ class AzureFleet:
             with contextlib.suppress(Transient, Denied):  # it grows already, and the next call tries again
                 await self._set_minimum(zone, setting, instances, fence)
 
+    async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
+        setting = await autoscale.read(self._place(zone))
+        if setting is not None:
+            await self._set_minimum(zone, setting, instances, fence)
+
     async def _resize(self, zone: Zone, instances: int, growth: Progress, seen: Look, fence: Fence) -> None:
         place = self._place(zone)
         if seen.capacity == instances and (growth.running or seen.busy() or len(seen.machines) == instances):

@@ -1,0 +1,91 @@
+"""Fleets whose own autoscalers are at work while a zone is out: nobody undoes what the other has done."""
+
+from __future__ import annotations
+
+import pytest
+from outing_stage import AWS, AWS_B, AZURE, Service
+
+AZURE_B = "azure/eastus-2"
+BUSY = 460.0  # more than the survivors can carry as they are
+SIZE = 3
+
+
+def autoscaled(service: Service, zone: str, instances: int) -> None:
+    """Its cloud's autoscaler sets another size; its minimum stays."""
+    place = service.world.zones[zone]
+    minimum = place.minimum
+    service.world.scale(place, instances)
+    place.minimum = minimum
+
+
+@pytest.mark.parametrize(("zone", "survivor"), [(AWS, AWS_B), (AZURE, AZURE_B)])
+def test_what_a_survivors_autoscaler_has_made_more_of_it_stays_and_its_minimum_is_given_back(
+    zone: str, survivor: str
+) -> None:
+    service = Service(BUSY)
+    place = service.world.zones[survivor]
+    run = service.take_out(zone)
+    service.until_status(run, "out")
+    asked = place.desired
+    assert (asked, True) == (place.minimum, asked > SIZE)
+    autoscaled(service, survivor, asked + 2)
+    service.restore(zone)
+    service.until_status(run, "restored")
+    assert (asked + 2, SIZE) == (place.desired, place.minimum)
+    assert asked + 2 == sum(box.admitted for box in place.boxes)
+    assert 0.0 == service.harmed()
+
+
+def test_preparing_takes_nothing_away_that_a_survivors_autoscaler_added_since_admission() -> None:
+    service = Service(BUSY)
+    place = service.world.zones[AWS_B]
+    run = service.take_out(AWS)
+    service.until(lambda: "admitted" in service.kinds(run))
+    autoscaled(service, AWS_B, 8)
+    service.until_status(run, "out")
+    assert 8 == place.desired
+    service.restore(AWS)
+    service.until_status(run, "restored")
+    assert (8, SIZE) == (place.desired, place.minimum)
+
+
+@pytest.mark.parametrize(("zone", "survivor"), [(AWS, AWS_B), (AZURE, AZURE_B)])
+def test_a_survivor_that_grows_anew_while_it_is_made_smaller_does_not_hold_the_return(zone: str, survivor: str) -> None:
+    service = Service(BUSY)
+    place = service.world.zones[survivor]
+    run = service.take_out(zone)
+    service.until_status(run, "out")
+    service.restore(zone)
+    service.until(lambda: place.desired == SIZE)
+    autoscaled(service, survivor, SIZE + 1)
+    service.until_status(run, "restored", within_s=120.0)
+    assert SIZE + 1 == place.desired
+    assert 0.0 == service.harmed()
+
+
+def test_a_survivor_that_grows_while_its_surplus_is_emptied_loses_none_that_serves() -> None:
+    service = Service(BUSY)
+    place = service.world.zones[AZURE_B]
+    run = service.take_out(AZURE)
+    service.until_status(run, "out")
+    service.restore(AZURE)
+    service.until(lambda: any(not box.admitted for box in place.boxes))
+    autoscaled(service, AZURE_B, place.desired + 2)
+    service.until_status(run, "restored", within_s=200.0)
+    assert SIZE == place.desired
+    assert 0.0 == service.harmed()
+
+
+def test_what_a_cloud_has_no_room_for_makes_no_survivor_unsound() -> None:
+    service = Service(users_rps=200.0)
+    place = service.world.zones[AWS_B]
+    place.no_capacity, place.desired = True, SIZE + 2
+    service.until_status(service.take_out(AWS), "out", within_s=60.0)
+
+
+def test_a_zone_leaves_with_what_its_cloud_has_room_for_and_its_minimum_stays() -> None:
+    service = Service(users_rps=200.0)
+    place = service.world.zones[AWS]
+    place.no_capacity, place.desired, place.minimum = True, SIZE + 2, 2
+    service.until_status(service.take_out(AWS), "out", within_s=60.0)
+    assert (SIZE, 2, SIZE) == (place.desired, place.minimum, len(place.boxes))
