@@ -242,6 +242,7 @@ def test_a_zone_without_room_is_no_capacity_when_asked_again_and_tried_anew_afte
         rig.emulated.set_room(rig.zone.id, 3)
         await rig.fleet.scale(rig.zone, 4, OpenFence())
         assert type(await error_of(rig.fleet.scale(rig.zone, 4, OpenFence()))) is NoCapacity
+        assert (await rig.fleet.describe(rig.zone)).no_room == "Azure gave 3 of 4 machines and no more"
         rig.emulated.set_room(rig.zone.id, None)
         await rig.fleet.scale(rig.zone, 4, OpenFence())
         seen = await until(rig, lambda: rig.fleet.describe(rig.zone), lambda s: len(s.instances) == 4, "one more")

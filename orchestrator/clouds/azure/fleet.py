@@ -85,6 +85,12 @@ class Look:
     def changing(self) -> bool:
         return bool(self.model.properties and self.model.properties.provisioning_state in BUSY)
 
+    def no_room(self) -> str:
+        """Whoever asked for more got the reason in his operation's answer; what everybody sees is that it failed."""
+        state = self.model.properties.provisioning_state if self.model.properties else None
+        short = state == "Failed" and len(self.machines) < self.capacity
+        return f"Azure gave {len(self.machines)} of {self.capacity} machines and no more" if short else ""
+
     def busy(self) -> bool:
         return self.changing() or any(_state(m) in BUSY for m in self.machines)
 
@@ -132,7 +138,7 @@ class AzureFleet:
         instances = tuple(seen.instance(machine) for machine in seen.machines)
         bounds = setting.bounds if setting else None
         moves = seen.repairs == "Running" or bool(unread) or (bounds is not None and bounds.enabled)
-        return FleetSeen(instances, seen.capacity, seen.release, moves, bounds, unread)
+        return FleetSeen(instances, seen.capacity, seen.release, moves, bounds, unread, seen.no_room())
 
     async def replace(self, zone: Zone, version: str, image: Image, fence: Fence) -> None:
         """Suspend repairs, change the model, upgrade what is not on it; each only when needed, the next order preempts.
