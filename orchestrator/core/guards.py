@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
 
+import msgspec
+
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import Placement, ZoneSeen
@@ -25,8 +27,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneLoad:
+class ZoneLoad(msgspec.Struct, frozen=True):
     """One zone as measured now: `healthy` of its `instances` are ready and meant to stay; `errors` of `requests` failed."""
 
     zone: str

@@ -24,8 +24,7 @@ class Verdict(StrEnum):
     UNMEASURED = "unmeasured"
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     verdict: Verdict
     evidence: str
 

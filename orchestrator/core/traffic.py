@@ -12,6 +12,8 @@ from enum import StrEnum
 from fractions import Fraction
 from math import ceil
 
+import msgspec
+
 from orchestrator.core.machine import Json
 
 
@@ -21,8 +23,7 @@ class Placement(StrEnum):
     STEADY = "steady"
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneTraffic:
+class ZoneTraffic(msgspec.Struct, frozen=True):
     """`share` is 0..1 of the zone's fair part of its region: 1 means as much per instance as a survivor gets."""
 
     placement: Placement

@@ -113,7 +113,7 @@ class MemoryStore:
 
     async def pending(self, run: str) -> Pending:
         service = self._row(run).service
-        orders = tuple(posted.order for posted in self._orders if posted.run == run and not posted.consumed)
+        orders = tuple([p.order for p in self._orders if p.run == run and not p.consumed]) if self._orders else ()
         return Pending(orders, frozen=self._is_on(service, "freeze"), killed=self._is_on(service, "kill"))
 
     async def held(self, run: str) -> Held:

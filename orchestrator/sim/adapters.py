@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 
 from orchestrator.core.errors import NoCapacity, Rejected, Transient
@@ -27,7 +27,6 @@ _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
 _TURN = {Placement.OUT: 0, Placement.STEADY: 1, Placement.RAMP: 2}
-_REST = (0,) * (len(LATENCY_BOUNDS_MS) - _FAST_BUCKETS[1])  # the buckets above the fast ones
 
 Parts = list[Callable[[], None]]
 
@@ -385,17 +384,20 @@ def _about(peers: Sequence[Peer]) -> str:
 
 
 def _counts(box: Box) -> Counters:
-    """The instance's own counters: whole requests, and the buckets that a well and a slow request fall into."""
+    """The instance's own counters, as whole requests."""
     requests = int(box.requests)
-    slow = min(int(box.slow_requests), requests) if box.slow_requests else 0
+    return _counted(requests, int(box.errors), min(int(box.slow_requests), requests) if box.slow_requests else 0)
+
+
+@lru_cache(maxsize=256)  # Instances that share a load evenly have counted the same.
+def _counted(requests: int, errors: int, slow: int) -> Counters:
+    """Put requests into the buckets that a well and a slow one fall into."""
     fast = requests - slow
-    most = fast * 19 // 20
-    if not slow:  # Most of them; written out, because it is the hottest line of all.
-        return Counters(requests, int(box.errors), (0, 0, most, 0, 0, fast - most, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
-    latency = [0, 0, most, 0, 0, fast - most, *_REST]
-    latency[_SLOW_BUCKETS[0]] = most = slow * 19 // 20
-    latency[_SLOW_BUCKETS[1]] = slow - most
-    return Counters(requests, int(box.errors), tuple(latency))
+    latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    for count, (most, slowest) in ((fast, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
+        latency[most] = count * 19 // 20
+        latency[slowest] = count - latency[most]
+    return Counters(requests, errors, tuple(latency))
 
 
 @dataclass(slots=True)

@@ -262,10 +262,10 @@ class ReturnsInSteps(Checker):
     def _whole(self, world: World, zone: ZoneTruth) -> None:
         zone_id = zone.zone.id
         versions = frozenset(box.version for box in zone.boxes if not box.leaving)
-        before = self._served.get(zone_id, versions)
-        self._served[zone_id] = before | versions
+        before = self._served.setdefault(zone_id, versions)
         if versions <= before:
             return
+        self._served[zone_id] = before | versions
         self.exercised += 1
         if world.disturbed_at_s >= world.now_s - DETECT_S or any(z.dark for z in zone.region.zones) or zone.by_hand:
             return

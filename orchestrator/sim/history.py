@@ -89,6 +89,7 @@ class History:
     faults: Faults = field(init=False)
     checkers: list[Checker] = field(init=False)
     deeds: list[DeedChecker] = field(init=False)
+    passing: list[DeedChecker] = field(init=False)  # those that look every second
     outings: Outings = field(init=False)
     drills: Drills = field(init=False)
     outlook: Outlook = field(init=False)
@@ -117,6 +118,7 @@ class History:
         wrong_for_s = self.outlook.wrong_for_s
         self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, wrong_for_s=wrong_for_s)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
+        self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
         watch(self.world, [PersonsDoing(outings=self.outings), *self.checkers] if scene.zone_orders else self.checkers)
 
     # The orchestrator's side
@@ -202,7 +204,7 @@ class History:
 
     def supervise(self) -> None:
         """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""
-        for checker in self.deeds:
+        for checker in self.passing:
             checker.passes(self.world)
         dead = False
         if self.carriers:

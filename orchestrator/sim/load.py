@@ -73,22 +73,23 @@ def presence(region: RegionTruth) -> None:
 
     1 means a whole part per instance, for at least as many instances as the topology promises.
     """
-    counts = dict.fromkeys((STEADY_POOL, RAMP_POOL), 0)
     meant = [box for zone in region.zones for box in zone.boxes if meant_to_serve(box)]
+    steady = 0.0
     if region.aws:
         weight = dict.fromkeys(meant, 0.0)
-        for pool in counts:
+        for pool in (STEADY_POOL, RAMP_POOL):
             members = [box for box in meant if _proven(box, pool)]
-            counts[pool] = len(members)
+            part = region.weights.get(pool, 0) / (len(members) or 1)
+            steady = part if pool is STEADY_POOL else steady
             for box in members:
-                weight[box] += region.weights.get(pool, 0) / len(members)
+                weight[box] += part
     else:
         weight = dict.fromkeys(meant, 1.0)
-    most = max((w for box, w in weight.items() if len(box.targets) == 1), default=max(weight.values(), default=0.0))
-    whole_part = _whole_part(most, region.weights.get(STEADY_POOL, 0) / (counts[STEADY_POOL] or 1))
+    alone = [w for box, w in weight.items() if len(box.targets) == 1]
+    whole_part = _whole_part(max(alone or weight.values(), default=0.0), steady)
     for zone in region.zones:
         whole = whole_part * zone.zone.instances
-        mine = sum(weight.get(box, 0.0) for box in zone.boxes)
+        mine = sum([weight.get(box, 0.0) for box in zone.boxes])
         zone.presence = min(1.0, mine / whole) if whole else 0.0
 
 
@@ -106,7 +107,10 @@ def meant_to_serve(box: Box) -> bool:
     """Nobody has taken this instance out: it is not being replaced, drained or refused admission."""
     if box.leaving or not box.admitted or box.admin is Admin.DOWN:
         return False
-    return any(target.proven and not target.draining for target in box.targets.values())
+    for target in box.targets.values():  # noqa: SIM110 - asked of every instance at every change
+        if target.proven and not target.draining:
+            return True
+    return False
 
 
 def _proven(box: Box, pool: str) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import msgspec
+
 from orchestrator.core.topology import Region, Zone
 
 STEADY_POOL = "steady"
@@ -131,8 +133,7 @@ class Box:
     errors: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class Flow:
+class Flow(msgspec.Struct, eq=False):
     """What one instance gets, constant until the next change; kept apart from the instance, which may be gone by then."""
 
     box: Box
@@ -212,11 +213,10 @@ class Ledger:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
+class Happening(msgspec.Struct, frozen=True):
     """One line of a trace."""
 
     at_s: float
     kind: str
     what: str
-    args: Mapping[str, object] = field(default_factory=dict)
+    args: Mapping[str, object] = msgspec.field(default_factory=dict)

@@ -95,8 +95,10 @@ class Gauge:
             last = self._last
             last.update(counters)
             for zone, of_zone in known.items():
-                mine = {i: last[i] for i in of_zone.ids if i in last}
-                heard = len(counters.keys() & of_zone.ids)
+                mine = {i: counters[i] for i in of_zone.ids if i in counters}
+                heard = len(mine)
+                if heard < len(of_zone.ids):
+                    mine = {i: last[i] for i in of_zone.ids if i in last}
                 reading[zone] = ZoneReading(asked, answered, mine, heard)
         now = clock.monotonic()
         while self._readings and now - min(z.asked for z in self._readings[0].values()) > LOAD_STALE_S:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
 from orchestrator.core.errors import Transient
 from orchestrator.ports import Clock
 
@@ -18,8 +20,7 @@ PATIENCE_S: Final = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[T]):
+class Found(msgspec.Struct, Generic[T], frozen=True):
     value: T
 
 
@@ -37,8 +38,7 @@ class Stopped:
     """A person's order or the kill switch waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
+class NotYet(msgspec.Struct, frozen=True):
     """What a look saw instead of what it looks for."""
 
     why: str
