@@ -11,7 +11,7 @@ INFRA_READY := $(INFRA)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 # The longest first, so that two side by side end together.
-CASES  := sick_zones sick_clouds sick_versions good_deploys
+CASES  := sick_zones sick_clouds sick_versions autoscaling good_deploys
 
 .PHONY: demo test check soak soak-tests soak-cases $(CASES:%=cases-%) infra test-infra lock clean
 .DEFAULT_GOAL := help
