@@ -54,6 +54,20 @@ def test_it_ends_cleanly_with_every_request_settled_logged_and_summed_up(tmp_pat
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+def test_its_parent_turns_the_rate_while_it_runs(tmp_path):
+    async def scenario():
+        async with world(tmp_path, A) as w:
+            await w.serve(A, Service("aws/a"))
+            process = await start(w, "--with-parent", "--seconds", "2.2")
+            first = json.loads(await process.stdout.readline())
+            process.stdin.write(b"300\nmany\n")
+            *_, summary = await lines_until_end(process)
+            assert (process.returncode, await process.stderr.read()) == (0, b"traffic: 'many' is no rate\n")
+            assert first["sent"] + 250 <= summary["requests"]["sent"] <= first["sent"] + 400
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 def test_a_reader_that_goes_away_ends_it_and_costs_no_request(tmp_path):
     async def scenario():
         async with world(tmp_path, A) as w:
