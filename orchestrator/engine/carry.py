@@ -95,6 +95,7 @@ class _Loop(Generic[S]):
     log: Log
     epoch: int = 0
     effect: Effect | None = None
+    parsed: tuple[int, S] | None = None
 
     async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
         """Repeat `act` while the store is unreachable. Safe at any point: the row says where to go on."""
@@ -119,7 +120,7 @@ class _Loop(Generic[S]):
             raise StaleCarrier(f"run {run.id} is carried by {run.carrier} now")
         if run.finished:
             return True
-        state = self.machine.parse(run.state)
+        state = self._state(run)
         pending = await self.store.pending(run.id)
         chosen = self.machine.decide(state, self._facts(pending))
         if chosen is None:
@@ -128,6 +129,12 @@ class _Loop(Generic[S]):
         if isinstance(chosen, Event):
             return await self._commit(run, state, chosen, None, 0.0)
         return await self._act(run, state, chosen)
+
+    def _state(self, run: Run) -> S:
+        """Parse once after every commit: a run that waits is read many times a minute, and only commits change its state."""
+        if self.parsed is None or self.parsed[0] != run.seq:
+            self.parsed = (run.seq, self.machine.parse(run.state))
+        return self.parsed[1]
 
     async def _act(self, run: Run, state: S, effect: Effect) -> bool:
         self.effect = effect

@@ -57,6 +57,7 @@ class Outings:
     carry: Callable[[str, int], Process]
     machine: WatchedOutings = field(default_factory=WatchedOutings)
     carriers: dict[str, list[Process]] = field(default_factory=dict)
+    _states: dict[str, tuple[int, OutingState]] = field(default_factory=dict)  # run -> its last commit
 
     def __post_init__(self) -> None:
         self.machine.on_evacuation = self._disturbed
@@ -111,7 +112,11 @@ class Outings:
         return at_once(self.store.load(name))
 
     def state(self, run: Run) -> OutingState:
-        return self.machine.parse(run.state)
+        """Parsed once for every commit: checkers ask every second."""
+        kept = self._states.get(run.id)
+        if kept is None or kept[0] != run.seq:
+            kept = self._states[run.id] = (run.seq, self.machine.parse(run.state))
+        return kept[1]
 
     # What checkers ask
 
