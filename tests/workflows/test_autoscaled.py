@@ -5,9 +5,29 @@ from __future__ import annotations
 import pytest
 from outing_stage import AWS, AWS_B, AZURE, Service
 
+from orchestrator.core.deploy import begin
+from orchestrator.sim.scheduler import Process
+from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.job import Job
+from orchestrator.workflows.steering import Steering
+
 AZURE_B = "azure/eastus-2"
 BUSY = 460.0  # more than the survivors can carry as they are
 SIZE = 3
+
+
+class Anyone:
+    """A fence that lets everybody through."""
+
+    number = 0
+
+    async def check(self) -> None:
+        return
+
+
+async def never() -> bool:
+    return False
 
 
 def autoscaled(service: Service, zone: str, instances: int) -> None:
@@ -74,6 +94,24 @@ def test_a_survivor_that_grows_while_its_surplus_is_emptied_loses_none_that_serv
     service.until_status(run, "restored", within_s=200.0)
     assert SIZE == place.desired
     assert 0.0 == service.harmed()
+
+
+def test_instances_that_are_leaving_are_not_asked_back() -> None:
+    """Found by simulation: an order in the middle of a scaling back asked for capacity anew, and got what was leaving too."""
+    service = Service(users_rps=200.0)
+    place = service.world.zones[AWS_B]
+    service.world.scale(place, SIZE + 3)
+    service.wait(30.0)
+    service.world.scale(place, SIZE)
+    assert SIZE + 3 == len(place.boxes)
+    process = Process("hand")
+    ports = service.ports(process)
+    state = begin("gates", "v2", dict.fromkeys([AWS], "v1"), (AWS,), service.policy, service.now())
+    job = Job(ports, service.topology.zone(AWS), state.zone(AWS), service.policy, Anyone(), never)
+    growing = Capacity(Gauge(ports), Steering(ports)).grow(job, service.topology.zone(AWS_B), SIZE + 1)
+    service.scheduler.spawn(process, growing)
+    service.wait(5.0)
+    assert SIZE + 1 == place.desired
 
 
 def test_what_a_cloud_has_no_room_for_makes_no_survivor_unsound() -> None:
