@@ -191,6 +191,37 @@ def refuse_overload_on_return(
     return None
 
 
+def refuse_usual_weights(
+    zone: str,
+    seen: Mapping[str, ZoneSeen],
+    loads: Mapping[str, ZoneLoad],
+    topology: Topology,
+    *,
+    max_utilisation: float,
+) -> Refusal | None:
+    """I3 before the regions' weights are put back: a region that has lost another zone must carry its usual part.
+
+    Where none is out or lost, a load that has risen is the users' doing, and the weights go back.
+    """
+    total, weights = sum(load.rps for load in loads.values()), sum(region.weight for region in topology.regions)
+    for region in topology.regions:
+        out = [z.id for z in region.zones if z.id != zone and _absent(seen.get(z.id), loads.get(z.id))]
+        carries = sum(
+            z.rps_per_instance * loads[z.id].healthy for z in region.zones if z.id in loads and z.id not in out
+        )
+        part = total * region.weight / (weights or 1)
+        if out and _utilisation(part, carries) > max_utilisation:
+            told = (
+                f"{part:.0f}/s over {carries:.0f}/s is {_utilisation(part, carries):.2f}, allowed {max_utilisation:.2f}"
+            )
+            return Refusal("I3", f"{region.id} at its usual weight, without {', '.join(out)}: {told}")
+    return None
+
+
+def _absent(seen: ZoneSeen | None, load: ZoneLoad | None) -> bool:
+    return seen is None or seen.placement is Placement.OUT or load is None or load.healthy == 0
+
+
 def refuse_scaling_back(
     zone: str, wanted: int, loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float
 ) -> Refusal | None:

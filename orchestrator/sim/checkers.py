@@ -150,9 +150,9 @@ class CarriesTheLoad(Checker):
 
     Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
     is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
-    at once. Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and
-    below what the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen
-    healthy: three looks and two good probes).
+    at once, or when a zone returns to a region that has no other. Does not verify: single instances, utilisation by
+    anything but requests, or a moment above the bound and below what the instances can carry (on AWS the ramp is made
+    small before a zone joins, until its targets are seen healthy: three looks and two good probes).
     """
 
     rule: ClassVar[str] = "I3"
@@ -192,10 +192,13 @@ class CarriesTheLoad(Checker):
 
     def _excused(self, world: World, zone: ZoneTruth, used: float) -> bool:
         """Something has just befallen the world, a sick version is out, or a neighbour has had to carry as much for such a reason."""
+        others = [z for z in zone.region.zones if z is not zone]
         if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
             return True
-        others = [self._above[z.zone.id] for z in zone.region.zones if z is not zone and z.zone.id in self._above]
-        return any(above.excused and above.worst >= used - SLACK for above in others)
+        if others and all(z.dark for z in others):
+            return True  # All that its region has: users had nobody before.
+        theirs = [self._above[z.zone.id] for z in others if z.zone.id in self._above]
+        return any(above.excused and above.worst >= used - SLACK for above in theirs)
 
     def _tell(self, world: World, zone: ZoneTruth, above: _Overuse | None) -> None:
         """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""
@@ -217,7 +220,8 @@ def _sick_and_out(world: World, zone: ZoneTruth) -> bool:
 class NoReplacementUnderTraffic(Checker):
     """I13: no instance is replaced while its zone takes traffic or has requests in flight.
 
-    Does not verify: the zone's health checks, or scaling in, which ends instances of serving zones on purpose.
+    Does not verify: the zone's health checks, scaling in, which ends instances of serving zones on purpose, or a zone
+    that somebody has put back by hand in the last 12 s.
     """
 
     rule: ClassVar[str] = "I13"
@@ -225,6 +229,8 @@ class NoReplacementUnderTraffic(Checker):
     def replaced(self, world: World, box: Box) -> None:
         self.exercised += 1
         zone = box.zone
+        if zone.by_hand and world.disturbed_at_s >= world.now_s - DETECT_S:
+            return
         busy = [b.id for b in zone.boxes if b.busy_until_s > world.now_s]
         self.clear(zone.zone.id)
         if zone.rps > 0.0 or busy:

@@ -11,7 +11,7 @@ from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import STEADY, Placement, RampStep, ramp
+from orchestrator.core.traffic import STEADY, RampStep, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -119,8 +119,6 @@ class Returning:
         sound = await self._sound(job)
         if isinstance(sound, NotYet):
             return sound
-        if beside := await self._beside_on_the_ramp(job):
-            return NotYet(f"{beside} is on the ramp of the same load balancer, which has one")
         loads = await self._gauge.loads(job.policy.load_window_s)
         refusal = refuse_overload_on_return(
             job.zone.id, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
@@ -128,13 +126,6 @@ class Returning:
         if refusal is None or refusal.rule in job.overrides:
             return loads
         return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
-
-    async def _beside_on_the_ramp(self, job: Job) -> str | None:
-        """Two zones may be out where a person has overridden I1. One weight for both would be a share of neither."""
-        if job.world.traffic(job.region).whole_instances():
-            return None
-        wanted = (await self._steering.document()).zones
-        return next((z.id for z in job.neighbours if wanted.get(z.id, STEADY).placement is Placement.RAMP), None)
 
     def _fair_rps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> float:
         """The zone's fair part of its region's load; where it is the whole region, of the service's by weight."""
@@ -150,12 +141,21 @@ class Returning:
         because resolvers cache, and each one waits the TTL out.
         """
         wanted = ramp(step.share) if job.neighbours else STEADY
-        await self._steering.want_zone(job.zone, wanted, job.fence)
+        # Two zones may be out where a person has overridden I1. One weight for both would be a share of neither.
+        one_ramp = not job.world.traffic(job.region).whole_instances()
+        beside = [z.id for z in job.neighbours] if one_ramp else []
+
+        async def ask() -> bool | NotYet:
+            other = await self._steering.want_ramp(job.zone, wanted, job.fence, beside)
+            return NotYet(f"{other} is on the ramp of the same load balancer, which has one") if other else True
 
         async def look() -> object:
             return await self._steering.until_zone(job.zone, job.fence)
 
         doing = f"giving {step.share:.0%}"
+        asked = await job.until(ask, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
+        if isinstance(asked, Event):
+            return asked
         placed = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
         if isinstance(placed, Event):
             return await self._or_sick(job, placed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
@@ -28,14 +28,29 @@ class Steering:
     async def want_zone(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """Record the wish (I11); `step_region` makes it so."""
         document = await self.document()
-        wanted = document.with_zone(zone.id, traffic, fence.number)
-        if wanted != document:
-            await fence.check()  # After the load: whatever was written in between fails the save (a zombie's wish).
-            await self._world.book.save(wanted, document.version)
+        await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
+
+    async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
+        """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
+        wanted = (await self.document()).zones.get(zone.id, STEADY).placement
+        parts = self._world.traffic(self._world.topology.region_of(zone.id)).whole_instances()
+        if wanted is Placement.STEADY or (parts and wanted is Placement.RAMP):  # A part of it left, to make it smaller.
+            await self.want_zone(zone, traffic, fence)
+
+    async def want_ramp(self, zone: Zone, traffic: ZoneTraffic, fence: Fence, beside: Sequence[str]) -> str | None:
+        """The same, unless one of `beside` is on its ramp already: then nothing is written, and it is returned."""
+        document = await self.document()
+        for other in beside:
+            if document.zones.get(other, STEADY).placement is Placement.RAMP:
+                return other
+        await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
+        return None
 
     async def want_weights(self, weights: Mapping[str, int], fence: Fence) -> None:
         document = await self.document()
-        wanted = document.with_weights(weights, fence.number)
+        await self._want(document, document.with_weights(weights, fence.number), fence)
+
+    async def _want(self, document: DesiredTraffic, wanted: DesiredTraffic, fence: Fence) -> None:
         if wanted != document:
             await fence.check()  # After the load: whatever was written in between fails the save (a zombie's wish).
             await self._world.book.save(wanted, document.version)
