@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from math import floor
-from typing import Protocol, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
@@ -19,6 +19,7 @@ from orchestrator.core.guards import (
     refuse_scaling_back,
     refuse_second_zone_out,
     refuse_unsound_survivors,
+    refuse_usual_weights,
 )
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
@@ -29,6 +30,8 @@ from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.steering import Steering
+
+WEIGHT_NOISE: Final = 0.01  # of all users: what a plan differs by when it is made again under the same load
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,14 @@ class _Prepared:
             z: {"from": s.before, "to": s.now, "minimum": s.minimum} for z, s in self.scale.items()
         }
         return {"scale": scale, "weights": dict(self.weights)}
+
+
+def _moves_more(wanted: Mapping[str, int], moved: Mapping[str, int], region: str) -> bool:
+    """The load has risen since the weights were moved: `region` must get noticeably less of it."""
+    if not moved:
+        return True
+    share, now = (weights.get(region, 0) / (sum(weights.values()) or 1) for weights in (wanted, moved))
+    return share < now - WEIGHT_NOISE
 
 
 _Ruled: TypeAlias = Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]
@@ -201,7 +212,7 @@ class Capacity:
                 survivor = job.world.topology.zone(zone_id)
                 await self.grow(job, survivor, scaled.now)
                 # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
-                await self._steering.want_zone(survivor, STEADY, job.fence)
+                await self._steering.want_survivor(survivor, STEADY, job.fence)
 
         async def rule(*, may_scale: bool) -> _Ruled:
             return await self._rule(job, may_scale=may_scale)
@@ -285,7 +296,7 @@ class Capacity:
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
             plan, loads = ruled
-            if plan.scale or (plan.weights and not prepared.weights):
+            if plan.scale or (plan.weights and _moves_more(plan.weights, prepared.weights, job.region.id)):
                 newer = await self._with_plan(job, prepared, plan, loads)
                 return job.event(E.REPLANNED, plan.arithmetic, {"undo": newer.row()})
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
@@ -330,7 +341,7 @@ class Capacity:
         prepared = _Prepared.of(job.progress.undo)
         if prepared.weights:
             base = {region.id: region.weight for region in job.world.topology.regions}
-            moved = await self.move_weights(job, base, E.STUCK)
+            moved = await self._until_usual(job) or await self.move_weights(job, base, E.STUCK)
             if moved is not None:
                 return moved
 
@@ -363,10 +374,26 @@ class Capacity:
 
         async def release() -> None:
             await job.world.fleet(survivor).set_minimum(survivor, scaled.minimum, job.fence)
-            await self._steering.want_zone(survivor, STEADY, job.fence)  # A scaling back may have been cut short.
+            await self._steering.want_survivor(survivor, STEADY, job.fence)  # A scaling back may have been cut short.
 
         doing = f"giving {survivor.id} its minimum of {scaled.minimum} back"
         return await job.do(release, late=E.STUCK, doing=doing)
+
+    async def _until_usual(self, job: Job) -> Event | None:
+        """I3: a zone that left beside this one, or was lost meanwhile, may be what the weights stay moved for."""
+
+        async def look() -> bool | NotYet:
+            loads, seen = await self._gauge.loads(job.policy.load_window_s), await self._steering.seen()
+            refusal = refuse_usual_weights(
+                job.zone.id, seen, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
+            )
+            if refusal is None or refusal.rule in job.overrides:
+                return True
+            return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
+
+        doing = "giving the regions their usual weights"
+        done = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
+        return done if isinstance(done, Event) else None
 
     async def _until_spare(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
@@ -415,7 +442,7 @@ class Capacity:
             stopped = gone if isinstance(gone, Event) else None
         if stopped is not None:
             return stopped
-        await self._steering.want_zone(survivor, STEADY, job.fence)
+        await self._steering.want_survivor(survivor, STEADY, job.fence)
 
         async def steady() -> object:
             return await self._steering.until_zone(survivor, job.fence)
@@ -431,7 +458,7 @@ class Capacity:
             now = len((await self._gauge.fleet(survivor, anew=True)).instances)
             if now <= wanted:
                 return True
-            await self._steering.want_zone(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
+            await self._steering.want_survivor(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
             return await self._steering.until_drained(survivor, job.fence)
 
         done = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing=f"making {survivor.id} smaller")
