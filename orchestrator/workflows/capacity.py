@@ -374,10 +374,13 @@ class Capacity:
 
         async def release() -> None:
             await job.world.fleet(survivor).set_minimum(survivor, scaled.minimum, job.fence)
-            await self._steering.want_survivor(survivor, STEADY, job.fence)  # A scaling back may have been cut short.
 
         doing = f"giving {survivor.id} its minimum of {scaled.minimum} back"
-        return await job.do(release, late=E.STUCK, doing=doing)
+        stopped = await job.do(release, late=E.STUCK, doing=doing)
+        wanted = (await self._steering.document()).zones.get(survivor.id, STEADY)
+        if stopped is None and wanted != STEADY:  # A scaling back was cut short, and a part of it is out of traffic.
+            return await self._rejoin(job, survivor)
+        return stopped
 
     async def _until_usual(self, job: Job) -> Event | None:
         """I3: a zone that left beside this one, or was lost meanwhile, may be what the weights stay moved for."""
@@ -440,8 +443,9 @@ class Capacity:
                 look, job.policy.prepare_timeout_s, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}"
             )
             stopped = gone if isinstance(gone, Event) else None
-        if stopped is not None:
-            return stopped
+        return stopped or await self._rejoin(job, survivor)
+
+    async def _rejoin(self, job: Job, survivor: Zone) -> Event | None:
         await self._steering.want_survivor(survivor, STEADY, job.fence)
 
         async def steady() -> object:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from outing_stage import AWS, AWS_B, AZURE, Service
+from outing_stage import AWS, AWS_B, AZURE, Service, now_
 
 from orchestrator.core.deploy import begin
+from orchestrator.core.traffic import STEADY
 from orchestrator.sim.scheduler import Process
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
@@ -127,3 +128,20 @@ def test_a_zone_leaves_with_what_its_cloud_has_room_for_and_its_minimum_stays() 
     place.no_capacity, place.desired, place.minimum = True, SIZE + 2, 2
     service.until_status(service.take_out(AWS), "out", within_s=60.0)
     assert (SIZE, 2, SIZE) == (place.desired, place.minimum, len(place.boxes))
+
+
+def test_a_scaling_back_that_was_cut_short_leaves_no_instance_out_of_traffic() -> None:
+    """Failout was killed while the surplus was emptied; before it went on, the autoscaler had made more of the zone."""
+    service = Service(BUSY)
+    place = service.world.zones[AZURE_B]
+    run = service.take_out(AZURE)
+    service.until_status(run, "out")
+    service.restore(AZURE)
+    service.until(lambda: any(not box.admitted for box in place.boxes))
+    service.scheduler.kill(service.carriers[-1][1])
+    autoscaled(service, AZURE_B, 8)
+    service.until_status(run, "restored", within_s=200.0)
+    assert (8, 8) == (place.desired, sum(box.admitted for box in place.boxes))
+    document = now_(service.store.load_traffic("gates"))
+    assert document is not None
+    assert STEADY == document.zones[AZURE_B]
