@@ -107,14 +107,16 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
 class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
-    Does not verify: sickness below a failed share of 4 %, slowness, or what befell the world in the last 12 s.
+    Does not verify: sickness below a failed share of 4 %, slowness, what befell the world in the last 12 s, or a dead
+    zone that only gets its part of the weights back, and to which its load balancer sends nobody.
     """
 
     rule: ClassVar[str] = "I2"
 
     def returned(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
-        self._judge(world, [zone], f"{zone.zone.id} got its full part back")
+        if serves(zone) or not zone.dark:
+            self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         others = [z for z in world.zones.values() if z is not zone and is_in(z)]

@@ -20,6 +20,7 @@ from orchestrator.sim.checkers import (
     OneZoneOut,
     OnlyHealthyAdvances,
     ReturnsInSteps,
+    is_in,
 )
 from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
 from orchestrator.sim.world import World
@@ -198,7 +199,8 @@ class IntentFirst(DeedChecker):
 class NewestFirst(DeedChecker):
     """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
 
-    Judged on instances as they are replaced. Does not verify: that a rollback skips the bake; health is I2's.
+    Judged on instances as they are replaced; the zone that is out when a person orders it goes back first. Does not
+    verify: that a rollback skips the bake; health is I2's.
     """
 
     rule: ClassVar[str] = "I12"
@@ -206,6 +208,11 @@ class NewestFirst(DeedChecker):
     _first_s: dict[str, float] = field(default_factory=dict)
     _last_s: dict[str, float] = field(default_factory=dict)
     _back: set[str] = field(default_factory=set)
+    _already_out: frozenset[str] = frozenset()
+
+    def ordered(self, world: World, kind: str) -> None:
+        if kind in {"abort", "rollback"}:
+            self._already_out = frozenset(zone_id for zone_id, zone in world.zones.items() if not is_in(zone))
 
     def replaced(self, world: World, box: Box) -> None:
         zone, zone_id = box.zone, box.zone.zone.id
@@ -219,6 +226,9 @@ class NewestFirst(DeedChecker):
         self.exercised += 1
         self._back.add(zone_id)
         first_s, last_s = self._first_s.pop(zone_id), self._last_s.pop(zone_id)
+        if zone_id in self._already_out:
+            self._already_out -= {zone_id}
+            return
         for other, at_s in self._first_s.items():
             if at_s > first_s and self._last_s[other] > last_s and self._changed(world.zones[other]):
                 self.report(world, zone_id, f"goes back before {other}, which changed after it")

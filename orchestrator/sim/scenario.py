@@ -103,6 +103,11 @@ class Scenario:
         forced = any(order.kind == "evacuate" or order.overrides for order in self.zone_orders)
         return not (self.strikes or self.loads or forced) and self.target == WELL
 
+    @property
+    def beside_each_other(self) -> bool:
+        """A person lets two zones be out at once, whatever I1 says."""
+        return any("I1" in order.overrides for order in self.zone_orders)
+
 
 def make_topology(regions: Mapping[str, int], *, instances: int = 3, rps_per_instance: float = 40.0) -> Topology:
     """Build a topology of `regions` ("aws/us-east-1" -> number of zones), all alike."""
@@ -345,6 +350,10 @@ def _draw_drills(random: Random, scenario: Scenario) -> Scenario:
     if random.random() < 0.3:
         orders.append(ZoneOrder(drill.at_s + random.uniform(0, 60), "abort", drill.zone))
     starts_s = 60.0 if kind == "schedule" else 0.0
+    if random.random() < 0.1:  # nothing automatic may happen for longer than the drill was to take
+        killed_s = random.uniform(5, 40)
+        on, off = Switching(killed_s, "kill", on=True), Switching(killed_s + random.uniform(150, 320), "kill", on=False)
+        scenario = replace(scenario, switches=(on, off))
     turns = [
         SignalTurn(
             starts_s + random.uniform(0, 90), name, random.choice(("bad", "bad", "unknown")), random.uniform(3, 90)
