@@ -7,14 +7,18 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure.core.rest import HttpRequest
 from azure_rig import AzureRig, azure_rig
 from contract_rig import OpenFence, until
 from test_azure_edges import error_of
 
+from orchestrator.clouds.azure.autoscale import _find
 from orchestrator.clouds.azure.inspect import AzureInspector
+from orchestrator.clouds.azure.machines import scale_set
 from orchestrator.core.errors import Denied, NoCapacity, Transient
 from orchestrator.lab.azure import Fault, FaultKind
 from orchestrator.lab.azure.autoscale import Autoscaler
@@ -73,6 +77,30 @@ def test_a_setting_is_found_by_its_target_whatever_its_name_is(rig: AzureRig) ->
     by_hand(rig, "PUT", {key: shown[key] for key in ("location", "properties")}, "by-cpu")
     freeze(rig)
     assert by_hand(rig, "GET", name="by-cpu")["properties"]["enabled"] is False
+
+
+def test_a_setting_on_a_later_page_is_found_and_nobody_elses_host_is_asked(rig: AzureRig) -> None:
+    """The link to the next page may name any host; only its path is followed."""
+    shown = by_hand(rig, "GET")
+    pages = {
+        "page=1": {"value": [], "nextLink": "https://elsewhere.example/settings?page=2"},
+        "page=2": {"value": [shown]},
+    }
+    asked: list[str] = []
+
+    class Pages:
+        """A client that answers from `pages`."""
+
+        compute = property(lambda self: self)
+
+        def send_request(self, request: HttpRequest) -> Any:
+            asked.append(request.url)
+            page = pages[request.url.partition("?")[2] if "settings" in request.url else "page=1"]
+            return SimpleNamespace(status_code=200, json=lambda: page)
+
+    place = scale_set(rig.azure, rig.region, rig.zone)
+    found = _find(Pages(), place)  # type: ignore[arg-type]
+    assert (found and found.name, asked[1]) == ("gates-eastus-1", "/settings?page=2")
 
 
 def test_a_zone_without_a_setting_has_no_autoscaler_and_nothing_there_to_freeze(rig: AzureRig) -> None:

@@ -76,8 +76,7 @@ async def write(place: Place, setting: Setting, profiles: Sequence[Json], fence:
 def _find(clients: Clients, place: Place) -> Setting | None:
     group = f"/subscriptions/{place.arm.subscription_id}/resourceGroups/{place.group}"
     target = f"{group}/providers/Microsoft.Compute/virtualMachineScaleSets/{place.name}".lower()
-    page: str | None = group + SETTINGS
-    query = API
+    page, query = group + SETTINGS, API
     while page:
         listed = _send(clients, "GET", page, query=query)
         for setting in listed["value"]:
@@ -102,7 +101,7 @@ def _setting(told: Mapping[str, Any]) -> Setting:
 
 
 def _without_nulls(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Azure answers absent fields as null, and takes them back only when they are absent."""
+    """Azure answers some absent fields as null, a value that its specification does not allow in a request."""
     if isinstance(value, Mapping):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

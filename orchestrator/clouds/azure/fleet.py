@@ -240,7 +240,7 @@ class AzureFleet:
         """The zone's autoscale setting, or why it could not be read: what Failout does next seldom depends on it."""
         try:
             return await autoscale.read(self._place(zone)), ""
-        except (Transient, Denied) as error:
+        except (Transient, Denied, Rejected) as error:
             return None, str(error)
 
     async def _set_minimum(self, zone: Zone, setting: autoscale.Setting, minimum: int, fence: Fence) -> None:
