@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "version": plan.version,
         "estimate_s": round(plan.estimate_s, 1),
         "refusals": list(plan.refusals),
-        "zones": [asdict(z) for z in plan.zones],
+        "zones": [z.row() for z in plan.zones],
     }
 
 

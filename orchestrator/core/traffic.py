@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil
+from typing import Any, cast
 
 import msgspec
 
@@ -92,8 +93,7 @@ def matches(seen: ZoneSeen, desired: ZoneTraffic, grain: Fraction) -> bool:
     return seen.placement is not None and abs(seen.share - desired.share) <= max(float(grain) - 1e-9, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class RampStep:
+class RampStep(msgspec.Struct, frozen=True):
     """One step of a return. `merged` lists the configured steps that were too small to be measured (I9)."""
 
     share: float
@@ -135,8 +135,5 @@ def dump_steps(steps: Iterable[RampStep]) -> list[Json]:
 
 def parse_steps(data: Json) -> tuple[RampStep, ...]:
     """Read steps back from an event or a row."""
-    assert isinstance(data, list)
-    return tuple(
-        RampStep(float(s["share"]), float(s["seconds"]), int(s["expected_requests"]), tuple(s["merged"]))  # type: ignore[arg-type,call-overload,index]
-        for s in data
-    )
+    rows = cast("list[dict[str, Any]]", data)
+    return tuple([RampStep(s["share"], s["seconds"], s["expected_requests"], tuple(s["merged"])) for s in rows])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.guards import Refusal, ZoneLoad, order_of_zones, plan_capacity, refuse_unsound_survivors
+from orchestrator.core.machine import Json
 from orchestrator.core.release import Release, reason_release_is_incomplete
 from orchestrator.core.topology import Topology, Zone
-from orchestrator.core.traffic import Placement, RampStep, ramp_steps
+from orchestrator.core.traffic import Placement, RampStep, dump_steps, ramp_steps
 from orchestrator.engine.ports import Usual
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.polling import Patience
@@ -35,6 +36,9 @@ class ZonePlan:
     estimate_s: float
     refusals: tuple[str, ...]
     nothing_to_do: bool
+
+    def row(self) -> dict[str, Json]:
+        return {**asdict(self), "steps": dump_steps(self.steps)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,16 +325,17 @@ class SimAgent:
 
     def _probes(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
         self.world.settle()
-        return [self._probe(peer) for peer in peers]
+        now_s = self.world.now_s
+        return [self._probe(peer, now_s) for peer in peers]
 
-    def _probe(self, peer: Peer) -> InstanceProbe:
+    def _probe(self, peer: Peer, now_s: float) -> InstanceProbe:
         box = self._reach(peer)
         if box is None:
             return InstanceProbe(
                 peer.id, reachable=False, ready=False, admitted=False, version=None, in_flight=0, connections=0
             )
-        busy = box.rps > 0.0 or box.busy_until_s > self.world.now_s
-        open_ = box.tail_until_s > self.world.now_s or box.rps > 0.0
+        busy = box.rps > 0.0 or box.busy_until_s > now_s
+        open_ = box.tail_until_s > now_s or box.rps > 0.0
         return InstanceProbe(
             box.id,
             reachable=True,
@@ -380,7 +381,7 @@ class SimAgent:
 
 
 def _about(peers: Sequence[Peer]) -> str:
-    return ",".join(peer.id for peer in peers)
+    return ",".join([peer.id for peer in peers])
 
 
 def _counts(box: Box) -> Counters:

@@ -268,7 +268,8 @@ class StopsWhenTold(DeedChecker):
             self._resumed_at_s = world.now_s
 
     def passes(self, world: World) -> None:
-        self.exercised += any(world.now_s > since_s + STOPS_WITHIN_S for since_s in self._since.values())
+        if self._since:
+            self.exercised += any(world.now_s > since_s + STOPS_WITHIN_S for since_s in self._since.values())
 
     def wrote(self, world: World, deed: Deed) -> None:
         since_s = self._since.get("kill", float("inf"))

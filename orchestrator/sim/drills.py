@@ -82,8 +82,6 @@ class Drills:
 
     def supervise(self, now: datetime, failed: Callable[[Process], None]) -> None:
         """Fire what is due, take up what nobody carries yet, and start carriers anew as for outings."""
-        if not self.asked:
-            return
         self.outlook.passes()
         if self._schedules is not None and not self.over and self.outings.world.now_s >= self._looked_s + LOOK_S:
             self._looked_s = self.outings.world.now_s

@@ -216,7 +216,8 @@ class History:
             if (not last.running or hangs) and not self.run().finished:
                 self.start_carrier()
         self.outings.supervise(self._blame)
-        self.drills.supervise(self._wall() + timedelta(seconds=self.wall_skew_s), self._blame)
+        if self.drills.asked:
+            self.drills.supervise(self._wall() + timedelta(seconds=self.wall_skew_s), self._blame)
         self.scheduler.after(self.scenario.restart_s if dead else SUPERVISE_S, self.supervise)
 
     def _blame(self, process: Process) -> None:

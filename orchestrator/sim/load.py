@@ -151,7 +151,10 @@ def spread(
         zone.rps, zone.serving = 0.0, 0
         for box in zone.boxes:
             fresh = region.rps * shares.get(box, 0.0)
-            _fade(region, box, fresh, now_s, physics)
+            if fresh > 0.0:
+                box.tail_rps = box.tail_until_s = 0.0
+            else:
+                _fade(region, box, now_s, physics)
             box.rps = fresh + box.tail_rps
             if box.rps:
                 flow = _flow(box, versions[box.version])
@@ -170,11 +173,8 @@ def _flow(box: Box, behaviour: Behaviour) -> Flow:
     return Flow(box, box.rps, fails(box, behaviour), over_rps, cause(box, behaviour), slow(box, behaviour))
 
 
-def _fade(region: RegionTruth, box: Box, fresh: float, now_s: float, physics: Physics) -> None:
+def _fade(region: RegionTruth, box: Box, now_s: float, physics: Physics) -> None:
     """When new traffic stops, what is under way goes on, and on Azure whole connections do."""
-    if fresh > 0.0:
-        box.tail_rps, box.tail_until_s = 0.0, 0.0
-        return
     if box.rps > 0.0 and box.tail_until_s == 0.0:
         box.busy_until_s = now_s + physics.longest_request_s
         if not region.aws and box.listening:
