@@ -71,7 +71,8 @@ class LabProvider(p.Provider):
 
     async def create(self, request: p.CreateRequest) -> p.CreateResponse:
         if request.preview:
-            return p.CreateResponse("", request.properties)
+            # Identities are named in a list and answered as a map, so the answer is not known yet.
+            return p.CreateResponse("", {key: item for key, item in request.properties.items() if key != "identity"})
         inputs = plain_map(request.properties)
         made, outputs = await asyncio.to_thread(self._cloud.create, kind(request.type), request.name, inputs)
         return p.CreateResponse(made, values({**inputs, **outputs}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -27,30 +28,45 @@ def stack_name(program: str) -> str:
     return f"{ORGANISATION}/failout-{program}/{STACK}"
 
 
+def lab_environment(folder: Path, aws_url: str, azure_url: str) -> dict[str, str]:
+    """What `pulumi` needs to work on a lab: a file backend in `folder`, and the lab's plugins before any other.
+
+    Plugins run by this interpreter; nothing is looked for on the network.
+    """
+    backend, bin_ = folder / "backend", folder / "bin"
+    backend.mkdir(parents=True)
+    bin_.mkdir()
+    for plugin in (INFRA / "lab" / "plugins").glob("pulumi-resource-*"):
+        _script(bin_ / plugin.name, f'"{plugin}" "$@"')
+    return {
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "PULUMI_HOME": str(folder / "home"),
+        "PULUMI_BACKEND_URL": f"file://{backend}",
+        "PULUMI_CONFIG_PASSPHRASE": "lab",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "FAILOUT_LAB_AWS": aws_url,
+        "FAILOUT_LAB_AZURE": azure_url,
+    }
+
+
+def _script(path: Path, arguments: str) -> None:
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}\n')
+    path.chmod(0o755)
+
+
 class Engine:
     """`pulumi up`, `preview`, `refresh`, `destroy` of the three programs; everything it keeps is in `folder`."""
 
     def __init__(self, folder: Path, aws_url: str, azure_url: str, configs: dict[str, Json]) -> None:
         self.configs = configs
-        backend = folder / "backend"
-        backend.mkdir(parents=True)
-        # Plugins run by this interpreter, found before any other; nothing is looked for on the network.
+        self.environment = lab_environment(folder, aws_url, azure_url)
         bin_ = folder / "bin"
-        bin_.mkdir()
-        for plugin in (INFRA / "lab" / "plugins").glob("pulumi-resource-*"):
-            script = bin_ / plugin.name
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{plugin}" "$@"\n')
-            script.chmod(0o755)
-        self.environment = {
-            "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
-            "PULUMI_HOME": str(folder / "home"),
-            "PULUMI_BACKEND_URL": f"file://{backend}",
-            "PULUMI_CONFIG_PASSPHRASE": "lab",
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-            "FAILOUT_LAB_AWS": aws_url,
-            "FAILOUT_LAB_AZURE": azure_url,
-        }
+        # Beside a language host, or with one on PATH, the engine would run policies by it: here this interpreter runs all.
+        shutil.copy(str(shutil.which("pulumi")), bin_)
+        _script(bin_ / "pulumi-analyzer-policy-python", '-u -m pulumi.policy "$1" "$2"')
+        path = [d for d in os.environ["PATH"].split(os.pathsep) if not (Path(d) / "pulumi-language-python").exists()]
+        self.environment["PATH"] = os.pathsep.join([str(bin_), *path])
         self._folder = folder
 
     def stack(self, program: str) -> auto.Stack:
@@ -77,6 +93,17 @@ class Engine:
 
     def up(self, program: str, *, refresh: bool = True) -> auto.UpResult:
         return self.stack(program).up(refresh=refresh, color="never", suppress_progress=True)
+
+    def refusals(self, program: str) -> list[str]:
+        """The rules of the policy pack that a preview of the program breaks."""
+        try:
+            self.stack(program).preview(policy_packs=[str(INFRA / "policy")], color="never", suppress_progress=True)
+        except auto.CommandError as error:
+            broken = re.findall(r"\[mandatory\]\s+(\S+)", str(error))
+            if not broken:
+                raise
+            return broken
+        return []
 
     def changes(self, program: str, *, refresh: bool) -> dict[str, int]:
         """What a preview would change, by kind of change; empty: nothing."""
