@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ import msgspec
 
 # Upper bounds of the latency buckets that every instance counts in, ms. The last bucket is open.
 LATENCY_BOUNDS_MS: tuple[float, ...] = (5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000)
+_BOUNDS_MS = (*LATENCY_BOUNDS_MS, 2 * LATENCY_BOUNDS_MS[-1])  # and what `quantile_ms` says of the last bucket
 _NONE = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
 
 
@@ -128,8 +130,7 @@ def _slower(zone: Window, survivors: Window, policy: GatePolicy) -> bool:
 
 
 def _beyond(window: Window, bound_ms: float) -> int:
-    bounds = (*LATENCY_BOUNDS_MS, 2 * LATENCY_BOUNDS_MS[-1])
-    return sum(count for bound, count in zip(bounds, window.latency, strict=False) if bound > bound_ms)
+    return sum(window.latency[bisect_right(_BOUNDS_MS, bound_ms) :])
 
 
 def judge(zone: Window, survivors: Window, policy: GatePolicy) -> Judgement:

@@ -100,11 +100,13 @@ class SimFleet:
 
 def _pool_seen(place: ZoneTruth, pool: str) -> tuple[list[Box], list[Box]]:
     """The zone's instances in a pool: those that may take traffic, and those that drain."""
-    members = [box for box in place.boxes if pool in box.targets]
-    return (
-        [box for box in members if not box.targets[pool].draining],
-        [box for box in members if box.targets[pool].draining],
-    )
+    taking: list[Box] = []
+    draining: list[Box] = []
+    for box in place.boxes:
+        target = box.targets.get(pool)
+        if target is not None:
+            (draining if target.draining else taking).append(box)
+    return taking, draining
 
 
 @dataclass(frozen=True, slots=True)

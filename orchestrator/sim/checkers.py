@@ -165,7 +165,7 @@ class CarriesTheLoad(Checker):
     _beyond: set[str] = field(default_factory=set)  # regions in which users ask for more than all zones may carry
 
     def look(self, world: World) -> None:
-        after = (*(round(z.presence, 3) for z in world.zones.values()), *world.dns_weights.values())
+        after = (*[round(z.presence, 3) for z in world.zones.values()], *world.dns_weights.values())
         self.exercised += bool(self._before) and after != self._before
         self._before = after
         for region in world.regions.values():
@@ -176,7 +176,10 @@ class CarriesTheLoad(Checker):
                 carries = zone.serving * zone.zone.rps_per_instance
                 # Used beyond the bound with all zones in: users did that.
                 used = zone.rps / carries if carries and not beyond_all else 0.0
-                self._judge(world, zone, used, whole=whole, eases=was_beyond)
+                if used > self.max_utilisation + SLACK or zone.zone.id in self._above:
+                    self._judge(world, zone, used, whole=whole, eases=was_beyond)
+                else:
+                    self.clear(zone.zone.id)
 
     def _judge(self, world: World, zone: ZoneTruth, used: float, *, whole: bool, eases: bool) -> None:
         zone_id, above = zone.zone.id, self._above.get(zone.zone.id)
@@ -250,7 +253,7 @@ class ReturnsInSteps(Checker):
 
     rule: ClassVar[str] = "I9"
     policy: DeployPolicy = field(default_factory=DeployPolicy)
-    _served: dict[str, frozenset[str]] = field(default_factory=dict)
+    _served: dict[str, set[str]] = field(default_factory=dict)
     _partial_since: dict[str, float] = field(default_factory=dict)
     _partial_s: dict[str, float] = field(default_factory=dict)
 
@@ -269,9 +272,10 @@ class ReturnsInSteps(Checker):
 
     def _whole(self, world: World, zone: ZoneTruth) -> None:
         zone_id = zone.zone.id
-        versions = frozenset(box.version for box in zone.boxes if not box.leaving)
-        before = self._served.setdefault(zone_id, versions)
-        if versions <= before:
+        before = self._served.get(zone_id)
+        versions = {box.version for box in zone.boxes if not box.leaving}
+        if before is None or versions <= before:
+            self._served[zone_id] = before or versions
             return
         self._served[zone_id] = before | versions
         self.exercised += 1

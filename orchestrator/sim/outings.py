@@ -97,7 +97,8 @@ class Outings:
 
     def supervise(self, failed: Callable[[Process], None]) -> None:
         """Start the carrier of each unfinished outing anew when it has died, and a second one when it hangs."""
-        keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.world.now_s)
+        if self.carriers:
+            keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.world.now_s)
 
     def bring_back(self) -> None:
         """What people do once all is healed: every zone that is out on purpose comes back."""
