@@ -366,16 +366,18 @@ class Capacity:
         fleet = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
         if isinstance(fleet, Event):
             return fleet
+        minimum = min(scaled.minimum, fleet.desired)
         if fleet.desired <= scaled.now:
-            stopped = await self._until_spare(job, survivor, scaled.before)
-            stopped = stopped or await self.scale_back(job, survivor, scaled.before)
-            if stopped is not None or scaled.minimum == scaled.before:
+            before = min(scaled.before, fleet.desired)  # Whoever else had scaled it may have put that back already.
+            stopped = await self._until_spare(job, survivor, before)
+            stopped = stopped or await self.scale_back(job, survivor, before)
+            if stopped is not None or minimum == before:
                 return stopped
 
         async def release() -> None:
-            await job.world.fleet(survivor).set_minimum(survivor, scaled.minimum, job.fence)
+            await job.world.fleet(survivor).set_minimum(survivor, minimum, job.fence)
 
-        doing = f"giving {survivor.id} its minimum of {scaled.minimum} back"
+        doing = f"giving {survivor.id} its minimum of {minimum} back"
         stopped = await job.do(release, late=E.STUCK, doing=doing)
         wanted = (await self._steering.document()).zones.get(survivor.id, STEADY)
         if stopped is None and wanted != STEADY:  # A scaling back was cut short, and a part of it is out of traffic.

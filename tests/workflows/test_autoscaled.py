@@ -84,6 +84,21 @@ def test_a_survivor_that_grows_anew_while_it_is_made_smaller_does_not_hold_the_r
     assert 0.0 == service.harmed()
 
 
+def test_a_survivor_that_is_smaller_than_before_by_now_is_not_made_larger_to_put_it_back() -> None:
+    """Found by simulation: it had been scaled by another run, which put it back first."""
+    service = Service(BUSY)
+    place = service.world.zones[AWS_B]
+    service.world.scale(place, SIZE + 1)
+    service.wait(30.0)
+    run = service.take_out(AWS)
+    service.until_status(run, "out")
+    service.restore(AWS)
+    service.until(lambda: "joined" in service.kinds(run))
+    service.world.scale(place, SIZE)
+    service.until_status(run, "restored")
+    assert (SIZE, SIZE) == (place.desired, place.minimum)
+
+
 def test_a_survivor_that_grows_while_its_surplus_is_emptied_loses_none_that_serves() -> None:
     service = Service(BUSY)
     place = service.world.zones[AZURE_B]
