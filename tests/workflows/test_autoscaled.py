@@ -92,9 +92,8 @@ def test_a_survivor_that_is_smaller_than_before_by_now_is_not_made_larger_to_put
     service.wait(30.0)
     run = service.take_out(AWS)
     service.until_status(run, "out")
-    service.restore(AWS)
-    service.until(lambda: "joined" in service.kinds(run))
     service.world.scale(place, SIZE)
+    service.restore(AWS)
     service.until_status(run, "restored")
     assert (SIZE, SIZE) == (place.desired, place.minimum)
 
