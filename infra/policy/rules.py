@@ -176,21 +176,11 @@ def _sizes(thing: Thing, things: Sequence[Thing]) -> tuple[int, int]:
     if thing.resource_type == GROUP:
         return int(thing.props.get("minSize") or 0), int(thing.props.get("maxSize") or 0)
     most = [int(labels(thing).get("failout-instances-max", 0))]
+    name = thing.props.get("vmScaleSetName")  # the setting's too: its target is not known in a first preview
     for setting in things:
-        if setting.resource_type == AUTOSCALE and _is_for(setting, thing):
-            most += [int(float(profile["capacity"]["maximum"])) for profile in setting.props["profiles"]]
+        if setting.resource_type == AUTOSCALE and setting.props.get("autoscaleSettingName") == name:
+            most += [int(profile["capacity"]["maximum"]) for profile in setting.props["profiles"]]
     return int(thing.props["sku"]["capacity"]), min(most)
-
-
-def _is_for(setting: Thing, scale_set: Thing) -> bool:
-    """By its target; before that exists (a preview) by its name, which the components make the same."""
-    name = str(scale_set.props.get("vmScaleSetName"))
-    target = setting.props.get("targetResourceUri")
-    return (
-        target.endswith(f"/{name}")
-        if isinstance(target, str) and target
-        else setting.props.get("autoscaleSettingName") == name
-    )
 
 
 def _subnets(thing: Thing) -> list[str]:
