@@ -81,7 +81,6 @@ $(CASES:%=cases-%): cases-%:
 	FAILOUT_CASES=$(CURDIR)/docs/cases.md $(RUN) $(BIN)/pytest tests/e2e/test_$*.py -m soak $(ARGS)
 
 test-infra: $(INFRA_READY)
-	$(INFRA)/bin/mypy --package infra
 	$(INFRA)/bin/pytest -n 2 --dist loadfile tests/infra -rs $(ARGS)
 
 lock:
