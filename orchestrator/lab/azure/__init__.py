@@ -12,7 +12,9 @@
 What a client must know, as in the real one: userData is base64 and shown only with $expand=userData; only a new image
 reference replaces a machine on manualupgrade (userData or tags alone do not restart anything); new instances arrive with
 admin state None; a backend pool's PUT may change admin states only, takes If-Match, and takes effect when its operation
-ends. Where the lab is not Azure: it is one subscription, one zone per scale set, Uniform only, and
+ends. Autoscale settings are kept as written; the lab's autoscaler acts on them, at its own pace.
+
+Where the lab is not Azure: it is one subscription, one zone per scale set, Uniform only, and
 `azure_seconds_per_lab_second` (default 25) divides probe intervals and the grace of automatic repairs.
 """
 
