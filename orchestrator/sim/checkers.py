@@ -71,19 +71,22 @@ class OneZoneOut(Edges):
 
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
     zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave.
-    So may one for which a person has overridden I1 by name. Does not verify: who asked, the lease's rows, or a zone
-    that gets too little only because DNS answers favour another region.
+    So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
+    beside it later. Does not verify: who asked, the lease's rows, a zone that gets too little only because DNS answers
+    favour another region, or one that somebody has put back by hand.
     """
 
     rule: ClassVar[str] = "I1"
     waived: Callable[[str], bool] = lambda _: False
+    later: Callable[[str], frozenset[str]] = lambda _: frozenset()
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if zone.presence >= WHOLE:
+        if zone.presence >= WHOLE or zone.by_hand:
             return  # On the ramp with its whole part: nothing is taken from it yet.
         self.exercised += 1
-        out = [z.zone.id for z in world.zones.values() if not is_in(z) and z is not zone]
-        dead = [z.zone.id for z in world.zones.values() if z is not zone and _long_dead(world, z)]
+        others = [z for z in world.zones.values() if z is not zone and z.zone.id not in self.later(zone.zone.id)]
+        out = [z.zone.id for z in others if not is_in(z)]
+        dead = [z.zone.id for z in others if _long_dead(world, z)]
         self.clear(zone.zone.id)
         if (out or dead) and not _long_dead(world, zone) and serves(zone) and not self.waived(zone.zone.id):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
@@ -108,14 +111,15 @@ class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
     Does not verify: sickness below a failed share of 4 %, slowness, what befell the world in the last 12 s, or a dead
-    zone that only gets its part of the weights back, and to which its load balancer sends nobody.
+    zone that only gets its part of the weights back, and to which its load balancer sends nobody, or what is put back
+    by hand.
     """
 
     rule: ClassVar[str] = "I2"
 
     def returned(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
-        if serves(zone) or not zone.dark:
+        if (serves(zone) or not zone.dark) and not zone.by_hand:
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
@@ -152,8 +156,8 @@ class CarriesTheLoad(Checker):
 
     Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
     is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
-    at once, or when a zone returns to a region that has no other. Does not verify: single instances, utilisation by
-    anything but requests, or a moment above the bound and below what the instances can carry (on AWS the ramp is made
+    at once, or while another zone of the region is dead or two are out. Does not verify: single instances, utilisation by anything
+    but requests, or a moment above the bound and below what the instances can carry (on AWS the ramp is made
     small before a zone joins, until its targets are seen healthy: three looks and two good probes).
     """
 
@@ -200,8 +204,8 @@ class CarriesTheLoad(Checker):
         others = [z for z in zone.region.zones if z is not zone]
         if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
             return True
-        if others and all(z.dark for z in others):
-            return True  # All that its region has: users had nobody before.
+        if any(z.dark for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
+            return True  # What those should have carried falls to the others, and I1 says who may be out together.
         theirs = [self._above[z.zone.id] for z in others if z.zone.id in self._above]
         return any(above.excused and above.worst >= used - SLACK for above in theirs)
 

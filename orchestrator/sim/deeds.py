@@ -20,7 +20,6 @@ from orchestrator.sim.checkers import (
     OneZoneOut,
     OnlyHealthyAdvances,
     ReturnsInSteps,
-    is_in,
 )
 from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
 from orchestrator.sim.world import World
@@ -55,6 +54,9 @@ class People(Protocol):
     def waives(self, rule: str, zone: str) -> bool:
         """Say whether a person has overridden the rule for this zone, or evacuates it, which asks no rule."""
 
+    def later(self, zone: str) -> frozenset[str]:
+        """Say which zones have been taken out beside this one, after it."""
+
     def expires_s(self, zone: str) -> float | None:
         """Say when a zone that is out on purpose should be back; None when nobody has it out on purpose."""
 
@@ -67,6 +69,9 @@ class People(Protocol):
 class Nobody:
     def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
         return False
+
+    def later(self, zone: str) -> frozenset[str]:  # noqa: ARG002
+        return frozenset()
 
     def expires_s(self, zone: str) -> float | None:  # noqa: ARG002
         return None
@@ -199,8 +204,8 @@ class IntentFirst(DeedChecker):
 class NewestFirst(DeedChecker):
     """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
 
-    Judged on instances as they are replaced; the zone that is out when a person orders it goes back first. Does not
-    verify: that a rollback skips the bake; health is I2's.
+    Judged on instances as they are replaced; the zone that the run has in hand when a person orders it goes back first.
+    Does not verify: that a rollback skips the bake; health is I2's.
     """
 
     rule: ClassVar[str] = "I12"
@@ -208,11 +213,12 @@ class NewestFirst(DeedChecker):
     _first_s: dict[str, float] = field(default_factory=dict)
     _last_s: dict[str, float] = field(default_factory=dict)
     _back: set[str] = field(default_factory=set)
-    _already_out: frozenset[str] = frozenset()
+    leases: Callable[[], Sequence[Lease]] = tuple
+    _in_hand: frozenset[str] = frozenset()
 
-    def ordered(self, world: World, kind: str) -> None:
+    def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
         if kind in {"abort", "rollback"}:
-            self._already_out = frozenset(zone_id for zone_id, zone in world.zones.items() if not is_in(zone))
+            self._in_hand = frozenset(lease.zone for lease in self.leases())
 
     def replaced(self, world: World, box: Box) -> None:
         zone, zone_id = box.zone, box.zone.zone.id
@@ -226,8 +232,8 @@ class NewestFirst(DeedChecker):
         self.exercised += 1
         self._back.add(zone_id)
         first_s, last_s = self._first_s.pop(zone_id), self._last_s.pop(zone_id)
-        if zone_id in self._already_out:
-            self._already_out -= {zone_id}
+        if zone_id in self._in_hand:
+            self._in_hand -= {zone_id}
             return
         for other, at_s in self._first_s.items():
             if at_s > first_s and self._last_s[other] > last_s and self._changed(world.zones[other]):
@@ -342,14 +348,14 @@ def all_checkers(
     wrong_for_s: Callable[[], float] = lambda: 0.0,
 ) -> list[Checker]:
     return [
-        OneZoneOut(waived=lambda zone: people.waives("I1", zone)),
+        OneZoneOut(waived=lambda zone: people.waives("I1", zone), later=people.later),
         OnlyHealthyAdvances(),
         CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s),
         JudgedAfterwards(max_utilisation=policy.max_utilisation),
         NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s), people=people),
         ReturnsInSteps(policy=policy),
         IntentFirst(),
-        NewestFirst(),
+        NewestFirst(leases=leases),
         NoReplacementUnderTraffic(),
         StopsWhenTold(leases=leases, people=people),
         EndsWhenItHarms(people=people, wrong_for_s=wrong_for_s),

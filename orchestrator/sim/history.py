@@ -478,7 +478,7 @@ class History:
                 wrong.append(self._late(progress.zone, f"is left out, presence {zone.presence:.2f}"))
             if len(versions) != 1 or not well:
                 wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, well: {well}"))
-            # Two zones out at once, against I1: what was prepared for one is what the other found, and may stay.
+            # Two zones out at once: what was prepared for one is what the other found, and may stay.
             surplus = len(zone.boxes) > zone.zone.instances and self.scenario.beside_each_other
             if len(zone.boxes) != zone.zone.instances and not surplus:
                 wrong.append(self._late(progress.zone, f"has {len(zone.boxes)} instances"))

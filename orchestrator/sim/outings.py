@@ -25,7 +25,6 @@ from orchestrator.sim.world import World
 # An evacuation asks none of these (I10): whoever carries more for that reason has a person to thank.
 NOT_ASKED = frozenset({"I2", "I3", "I4"})
 WAITS = frozenset({"held", "paused", "out"})
-_COMING = frozenset({Stage.RAMPING, Stage.JOINING, Stage.HELD_SERVING})
 LEAVING = frozenset(
     {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT, Stage.HELD_LEAVING}
 )
@@ -130,8 +129,6 @@ class Outings:
         if self._neighbour_is_evacuated(zone):
             return True
         for state in self.of(zone):
-            if rule == "I1" and state.stage in _COMING and self._overridden_elsewhere(zone):
-                return True  # It serves and its steps begin anew, while others are out against the rule.
             evacuates = state.ask.mode is Mode.EVACUATE
             if rule in state.ask.overrides or (
                 evacuates and (rule in NOT_ASKED or (rule == "I1" and self._alone(zone)))
@@ -139,9 +136,11 @@ class Outings:
                 return True
         return False
 
-    def _overridden_elsewhere(self, zone: str) -> bool:
-        others = (state for run in self.unfinished() if (state := self.state(run)).zone != zone)
-        return any("I1" in state.ask.overrides for state in others)
+    def later(self, zone: str) -> frozenset[str]:
+        """Zones that other runs have taken out after a run had taken this one."""
+        leases = at_once(self.store.leases(self.world.topology.service))
+        own = next((lease.fence for lease in leases if lease.zone == zone), None)
+        return frozenset(lease.zone for lease in leases if own is not None and lease.fence > own)
 
     def _neighbour_is_evacuated(self, zone: str) -> bool:
         """While a zone is emptied from the ramp, the part of those that are dismissed goes to its last instance."""

@@ -105,8 +105,8 @@ class Scenario:
 
     @property
     def beside_each_other(self) -> bool:
-        """A person lets two zones be out at once, whatever I1 says."""
-        return any("I1" in order.overrides for order in self.zone_orders)
+        """Two zones may be out at once: a person says so, whatever I1 says, or one is dead and evacuated."""
+        return any("I1" in order.overrides or order.kind == "evacuate" for order in self.zone_orders)
 
 
 def make_topology(regions: Mapping[str, int], *, instances: int = 3, rps_per_instance: float = 40.0) -> Topology:

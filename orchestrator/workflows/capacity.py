@@ -404,7 +404,13 @@ class Capacity:
         """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
 
         async def look() -> bool | NotYet:
-            loads = await self._gauge.loads(job.policy.load_window_s)
+            loads, seen = dict(await self._gauge.loads(job.policy.load_window_s)), await self._steering.seen()
+            for zone in loads.keys() & {
+                z for z, s in seen.items() if s.placement is Placement.OUT and z != job.zone.id
+            }:
+                loads[zone] = ZoneLoad(
+                    zone, loads[zone].rps, loads[zone].instances, 0
+                )  # Out beside this one: it is ready, and carries nothing.
             refusal = refuse_scaling_back(
                 survivor.id, wanted, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
             )

@@ -210,6 +210,10 @@ class OutingPerformer:
                 peers = await self._gauge.peers(job.zone)
                 probes = await self._world.agent(job.zone).probe(peers)
                 shut = {p.id for p in probes if p.reachable and not p.admitted}
+                if len(shut) == len(
+                    probes
+                ):  # The weight that is left of before would fall on the first that is well again.
+                    await self._off(job)
                 if shut:
                     await job.fence.check()
                     await self._world.agent(job.zone).admit([p for p in peers if p.id in shut], admitted=True)
@@ -218,6 +222,12 @@ class OutingPerformer:
             if stopped is not None:
                 return stopped
         return await self._returning.ramp(job)
+
+    async def _off(self, job: Job) -> None:
+        await self._steering.want_zone(job.zone, OUT, job.fence)
+        seen = await self._steering.until_zone(job.zone, job.fence)
+        if isinstance(seen, NotYet):
+            raise Transient(seen.why)
 
     # Telling
 
