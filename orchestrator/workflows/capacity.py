@@ -136,11 +136,12 @@ class Capacity:
         fleets = {z: await self._gauge.fleet(job.world.topology.zone(z)) for z in plan.scale}
         return prepared.with_plan(plan, fleets, loads)
 
-    async def _rule(self, job: Job, *, may_scale: bool = True) -> _Ruled:
+    async def _rule(self, job: Job, *, may_scale: bool = True, in_hand: bool = False) -> _Ruled:
         """Put every guard to the test, on what is measured now (I4: on the state after the change).
 
         A rule that a person has overridden is put to the test too, so that what it would have said is told. `may_scale`
-        False: the survivors have no room, or the global tier moves load already.
+        False: the survivors have no room, or the global tier moves load already. `in_hand`: the run has the zone already, so
+        that where it is off steady, others that left beside it later do not keep it from going back; they carry nothing.
         """
         topology, policy = job.world.topology, job.policy
         loads = dict(await self._gauge.loads(policy.load_window_s))
@@ -149,7 +150,10 @@ class Capacity:
         if job.zone.id not in loads and own is not None and own.total and not own.healthy:
             # Dead by its agent and by its load balancer: it carries nobody, and may be rolled forward to the fix (I13).
             loads[job.zone.id] = ZoneLoad(job.zone.id, 0.0, own.total, 0)
-        waived = []
+        waived, beside = [], set[str]()
+        if in_hand and own is not None and own.placement is not Placement.STEADY:
+            beside = {z for z, s in seen.items() if z != job.zone.id and s.placement is not Placement.STEADY}
+            seen = {z: s for z, s in seen.items() if z not in beside}
         for refusal in (
             refuse_second_zone_out(job.zone.id, seen),
             refuse_absent_survivors(job.zone.id, seen),
@@ -158,7 +162,8 @@ class Capacity:
             if refusal is not None and refusal.rule not in job.overrides:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
-        plan = self._plan(job, loads, may_scale=may_scale)
+        loads |= {z: ZoneLoad(z, loads[z].rps, loads[z].instances, 0) for z in beside & loads.keys()}
+        plan = self._plan(job, loads, may_scale=may_scale and not beside)  # More of what is out would carry nothing.
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads
@@ -215,7 +220,7 @@ class Capacity:
                 await self._steering.want_survivor(survivor, STEADY, job.fence)
 
         async def rule(*, may_scale: bool) -> _Ruled:
-            return await self._rule(job, may_scale=may_scale)
+            return await self._rule(job, may_scale=may_scale, in_hand=True)
 
         return await self._prepare(job, prepared, ask, rule)
 

@@ -163,3 +163,11 @@ def test_a_zone_that_got_stuck_while_it_joined_again_after_a_drain_is_put_back()
     )
     assert [h.args["step"] for h in result.trace if h.what == "stuck"] == ["join"], "this history is about that"
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_two_zones_beside_each_other_against_i1_do_not_wait_for_each_other_for_ever() -> None:
+    """One could not leave its ramp because the other was out, which could not return because the ramp was taken."""
+    beside = (ZoneOrder(22.0, "evacuate", f"{AWS}b", 400.0, overrides=("I1",)), ZoneOrder(60.0, "restore", f"{AWS}b"))
+    orders = (Command(19.0, "pause"), Command(40.0, "rollback"))
+    result = simulate(1, replace(good_deploy(), users_rps=150.0, zone_orders=beside, commands=orders))
+    assert (result.status, result.violations) == ("rolled-back", ())
