@@ -80,7 +80,9 @@ class OutingEvent(StrEnum):
     RAMPED = "ramped"
     JOINED = "joined"
     SETTLED = "settled"
-    PUT_BACK = "put-back"  # A resume, or a restore, of what never was out or came back from a drain: it goes on joining.
+    PUT_BACK = (
+        "put-back"  # A resume, or a restore, of what never was out or came back from a drain: it goes on joining.
+    )
     UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
     UNHEALTHY = "unhealthy"
     INCONCLUSIVE = "inconclusive"
@@ -150,6 +152,7 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
     _G.OUT: {_E.EXPIRED: _G.RETURNING, _E.DUE: _G.RETURNING, _E.RESUME: _G.RETURNING, **_BACK},
     _G.RETURNING: {
         _E.RETURN_PLANNED: _G.VERIFYING,
+        _E.JOINED: _G.SETTLING,  # It never left: what was to empty it was stopped before, and it has got well again.
         _E.STUCK: _G.HELD_OUT,
         _E.INTERRUPTED: _G.RETURNING,
         _E.EVACUATE: _G.EVACUATING,

@@ -19,6 +19,7 @@ GONE = 0.001  # a zone with no more than this takes nothing
 DETECT_S = 12.0  # nobody is blamed for what befell the world this recently: it could not have been seen yet
 SLACK = 0.02  # utilisation: rounding of weights, and of whole instances
 SICK = 0.04  # a share of failed requests that the gates must see
+SEEN = 10.0  # so many failed requests, within DETECT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,9 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
 class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
-    Does not verify: sickness below a failed share of 4 %, slowness, what befell the world in the last 12 s, or a dead
-    zone that only gets its part of the weights back, and to which its load balancer sends nobody, or what is put back
-    by hand.
+    Does not verify: sickness below a failed share of 4 % or of fewer than 10 requests in 12 s, slowness, what befell
+    the world in the last 12 s, a dead zone that only gets its part of the weights back, and to which its load balancer
+    sends nobody, or what is put back by hand.
     """
 
     rule: ClassVar[str] = "I2"
@@ -131,6 +132,8 @@ class OnlyHealthyAdvances(Edges):
             return
         for zone in zones:
             ill = [box.id for box in zone.boxes if not box.leaving and box.rps > 0.0 and sick(world, box)]
+            failing = sum(box.rps * load.fails(box, world.versions[box.version]) for box in zone.boxes)
+            ill = ill if failing * DETECT_S >= SEEN else []
             missing = zone.desired and not [box for box in zone.boxes if box.life is Life.RUNNING]
             self.clear(zone.zone.id)
             if ill or missing:

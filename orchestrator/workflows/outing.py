@@ -12,7 +12,7 @@ from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.outing import OutingEvent, OutingState
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import OUT
+from orchestrator.core.traffic import OUT, STEADY
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
@@ -194,6 +194,8 @@ class OutingPerformer:
             seen = await self._steering.until_zone(job.zone, job.fence)
             if isinstance(seen, NotYet):
                 return seen
+            if (await self._steering.document()).zones.get(job.zone.id, STEADY) == STEADY:
+                return job.event(OutingEvent.JOINED, f"{job.zone.id} never left: {told(seen)}")
             fit = await self._returning.fit(replace(job, progress=replace(job.progress, goal=version)))
             if isinstance(fit, NotYet):
                 return fit

@@ -171,3 +171,15 @@ def test_two_zones_beside_each_other_against_i1_do_not_wait_for_each_other_for_e
     orders = (Command(19.0, "pause"), Command(40.0, "rollback"))
     result = simulate(1, replace(good_deploy(), users_rps=150.0, zone_orders=beside, commands=orders))
     assert (result.status, result.violations) == ("rolled-back", ())
+
+
+def test_an_evacuation_that_was_paused_before_it_began_takes_nothing_from_a_zone_that_got_well() -> None:
+    """Its return brought a zone that had never left to the ramp, beside the one that a deploy had out."""
+    dead, evacuate = Strike(12.0, f"{AZURE}-1", Blow.DEAD, 20.0), ZoneOrder(13.0, "evacuate", f"{AZURE}-1", 200.0)
+    scene = replace(good_deploy(), strikes=(dead,), physics=Physics(boot_s=25.0))
+    found = next(h.at_s for h in simulate(1, replace(scene, zone_orders=(evacuate,))).trace if h.what == "dead")
+    paused = ZoneOrder(found - 0.01, "pause", f"{AZURE}-1")
+    result = simulate(1, replace(scene, zone_orders=(evacuate, paused, ZoneOrder(60.0, "restore", f"{AZURE}-1"))))
+    told = [h.args["step"] for h in result.trace if h.what == "joined" and h.args["zone"] == f"{AZURE}-1"]
+    assert told[0] == "plan-return", "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
