@@ -80,12 +80,13 @@ def succeeded(made: Stage, ended: Ended) -> None:
     assert WEIGHTS == made.ending()["weights"]
 
 
-def grown(made: Stage, since: float) -> str:
-    """How far each cloud's autoscalers went, for the table; both must have grown."""
+def grown(made: Stage, since: float, *clouds: str) -> str:
+    """How far the clouds' autoscalers went, for the table; each must have grown."""
     most = {zone: max((e["to"] for e in scaled(made, since) if e["zone"] == zone), default=2) for zone in ORDER}
-    assert max(most[z] for z in ORDER if z.startswith("aws")) > 2
-    assert max(most[z] for z in ORDER if z.startswith("azure")) > 2
-    return "autoscalers went from 2 to " + ", ".join(f"{n} in {zone}" for zone, n in most.items() if n > 2)
+    for cloud in clouds:
+        assert max(n for zone, n in most.items() if zone.startswith(cloud)) > 2
+    told = [f"{n} in {zone}" for zone, n in most.items() if n > 2 and zone.startswith(clouds)]
+    return "autoscalers went from 2 to " + ", ".join(told)
 
 
 def test_load_doubles_in_the_middle_of_a_deploy_and_both_clouds_fleets_grow(made: Stage, case: Case) -> None:
@@ -100,7 +101,7 @@ def test_load_doubles_in_the_middle_of_a_deploy_and_both_clouds_fleets_grow(made
     assert {} == users.failures
     succeeded(made, ended)
     case.tell("Load doubles while the first zone is out; both clouds scale", users, "succeeded, every autoscaler thawed",
-              grown(made, doubled))  # fmt: skip
+              grown(made, doubled, "aws", "azure"))  # fmt: skip
 
 
 def test_failout_is_killed_while_an_autoscaler_is_frozen_and_thaws_it_when_it_goes_on(made: Stage, case: Case) -> None:
@@ -116,7 +117,7 @@ def test_failout_is_killed_while_an_autoscaler_is_frozen_and_thaws_it_when_it_go
     assert {} == users.failures
     succeeded(made, ended)
     case.tell(f"Load doubles; kill -9 of Failout while {AZURE} is out and frozen", users,
-              "resumed, succeeded, every autoscaler thawed", grown(made, deploy.started_at))  # fmt: skip
+              "resumed, succeeded, every autoscaler thawed", grown(made, deploy.started_at, "aws", "azure"))  # fmt: skip
 
 
 def test_aws_without_capacity_sends_what_it_cannot_carry_to_azure_whose_fleets_grow(made: Stage, case: Case) -> None:
@@ -136,7 +137,5 @@ def test_aws_without_capacity_sends_what_it_cannot_carry_to_azure_whose_fleets_g
     assert "the global tier moves load" in replanned
     assert "sufficient" in replanned
     assert {"aws"} == {e["zone"].partition("/")[0] for e in scaled(made, deploy.started_at, "refused")}
-    took = [e for e in scaled(made, moved) if e["zone"].startswith("azure")]
-    assert took, "Azure's autoscalers grow for what comes"
     case.tell("Load doubles, AWS has no capacity: Azure takes the rest", users, "succeeded, the usual weights are back",
-              f"{replanned}; {grown(made, moved)}")  # fmt: skip
+              f"{replanned}; {grown(made, moved, 'azure')}")  # fmt: skip
