@@ -111,6 +111,15 @@ class Engine:
         return {str(kind): count for kind, count in summary.items() if kind not in ("same", "read") and count}
 
 
+def up_apart(engine: Engine, program: str) -> dict[str, int]:
+    """`up --refresh` for a process of its own: a lab in this one serves users, and a program would take its turns.
+
+    Returns the count of resources by kind of change.
+    """
+    changed = engine.up(program).summary.resource_changes
+    return {str(kind): count for kind, count in (changed or {}).items()}
+
+
 class EngineDaemon(Daemon):
     """A lab that Pulumi's engine provisions, and whose topology comes by `failout topology import --stack`."""
 
