@@ -21,7 +21,7 @@ help:
 	@echo "make test   all checks and tests"
 	@echo "make soak   swarms of simulated histories for MINUTES=10; ends with an error when one breaks an invariant"
 	@echo "make soak-tests  the tests that are too slow for make test, without the hard cases (ARGS to choose)"
-	@echo "make soak-cases  the hard cases under live traffic, and docs/cases.md (about 40 minutes; 20 with -j2)"
+	@echo "make soak-cases  the hard cases under live traffic, and docs/cases.md (about an hour; half of it with -j2)"
 	@echo "make check  ruff, mypy, import contracts, tidy"
 	@echo "make test-infra  the Pulumi programs, without a cloud (make infra: only their environment)"
 
