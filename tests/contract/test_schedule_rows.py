@@ -13,6 +13,7 @@ from sqlalchemy import text
 from test_store import LATER, NOW, at_once, begin
 
 from orchestrator.core.errors import NotFound, Rejected
+from orchestrator.engine.glance import SCHEMA_VERSION
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import NewRun
 from orchestrator.engine.store import SqlStore
@@ -47,18 +48,19 @@ async def test_a_firing_whose_run_cannot_begin_leaves_the_schedule_as_it_was(sto
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_state_of_before_there_were_schedules_gets_them(kind: str, tmp_path, postgres) -> None:
-    """Version 3 to 4, with everything that was in it."""
+    """Version 3 to the newest, with everything that was in it."""
     with ExitStack() as stack:
         where = tmp_path if kind == "sqlite" else stack.enter_context(postgres_server.database(postgres()))
         with closing(SqlStore(Place.of(where))) as store:
             asyncio.run(begin(store, "d1"))
             with store._transaction() as connection:
                 connection.execute(text("DROP TABLE schedules"))
+                connection.execute(text("DROP TABLE operations"))
                 connection.execute(text("UPDATE meta SET value = '3'"))
         with closing(SqlStore(Place.of(where))) as store:
             asyncio.run(store.add_schedule("gates", "nightly", {}, NOW))
             assert ["nightly"] == [s.id for s in asyncio.run(store.schedules("gates"))]
-            assert (4, "d1") == (store.glance.schema_version(), store.glance.runs("gates")[0].id)
+            assert (SCHEMA_VERSION, "d1") == (store.glance.schema_version(), store.glance.runs("gates")[0].id)
 
 
 @at_once
