@@ -21,7 +21,8 @@ BLUEPRINT = Blueprint(
     name="programs",
     regions=(RegionBlueprint("aws", "us-east-1", 2), RegionBlueprint("azure", "eastus", 2)),
     instances=2,
-    policy={"ramp_step_s": 2.0, "bake_s": 2.0, "ramp_shares": [0.5, 1.0]},
+    # A zone returns on Azure by new connections only: a step of two seconds sees a few dozen requests.
+    policy={"ramp_step_s": 2.0, "bake_s": 2.0, "ramp_shares": [0.5, 1.0], "gate": {"samples_min": 15, "slow_min": 10}},
     programs=str(INFRA),
 )
 SCHEMA = json.loads((INFRA.parent / "schemas" / "topology.json").read_text("utf-8"))
