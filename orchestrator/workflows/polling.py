@@ -16,6 +16,7 @@ from orchestrator.ports import Clock
 
 T = TypeVar("T")
 Interrupted = Callable[[], Awaitable[bool]]
+BLIND_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 4.0
 
@@ -52,9 +53,13 @@ async def look_until(
     every_s: float,
     timeout_s: float,
 ) -> Found[T] | TimedOut | Stopped:
-    """Call `look` every `every_s` until it returns something else than NotYet, at least once."""
+    """Call `look` every `every_s` until it returns something else than NotYet, at least once.
+
+    One look is several reads of a cloud: where some of them are throttled again and again, looking as often would keep
+    the limit used up, and never get all of them. So blind looks become rarer, down to one in `BLIND_S`.
+    """
     deadline = clock.monotonic() + timeout_s
-    last, blind = "nothing was seen", True
+    last, blind, blind_s = "nothing was seen", True, every_s
     while True:
         if await interrupted():
             return Stopped()
@@ -62,8 +67,10 @@ async def look_until(
         try:
             seen = await look()
         except Transient as error:
-            last, blind, wait_s = str(error), True, max(every_s, error.retry_after_s or 0.0)
+            last, blind, wait_s = str(error), True, max(blind_s, error.retry_after_s or 0.0)
+            blind_s = max(every_s, min(2 * blind_s, BLIND_S))
         else:
+            blind_s = every_s
             if not isinstance(seen, NotYet):
                 return Found(seen)
             last, blind = seen.why, False

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.core.errors import Denied, Transient
-from orchestrator.workflows.polling import Patience
+from orchestrator.lab.azure.limits import Bucket
+from orchestrator.workflows.polling import Found, Patience, look_until
 
 
 class Watch:
@@ -75,3 +76,25 @@ def test_a_denial_is_not_asked_twice() -> None:
     with pytest.raises(Denied):
         asked(api)
     assert 1 == api.asked
+
+
+class Limited:
+    """Five reads at once of an API that allows 25 a second, and has none left."""
+
+    def __init__(self, clock: Watch) -> None:
+        self.clock, self.bucket = clock, Bucket(250, 25, 0, 0.0)
+
+    async def __call__(self) -> bool:
+        waits = [self.bucket.take(self.clock.monotonic()) for _ in range(5)]
+        if any(waits):
+            raise Transient("429", retry_after_s=0.04)
+        return True
+
+
+def test_a_look_of_several_reads_gets_through_a_limit_that_looking_has_used_up() -> None:
+    async def never() -> bool:
+        return False
+
+    clock = Watch()
+    found = asyncio.run(look_until(Limited(clock), clock, never, every_s=0.05, timeout_s=45.0))
+    assert (True, [0.05, 0.1, 0.2]) == (isinstance(found, Found), clock.slept)
