@@ -149,11 +149,13 @@ class Gauge:
     def _old_enough(self, latest: Reading, window_s: float) -> Reading | None:
         """The newest reading that is at least `window_s` older, of the same instances.
 
-        One that is known since may have served for long: all of its requests would count as of this window.
+        One that is known since may have served for long: all of its requests would count as of this window. Not where none
+        was known, as in a zone that was emptied to be upgraded (`start_afresh`): all that is there has begun since.
         """
         for reading in reversed(self._readings):
             old = all(seconds_between(reading, latest, z) >= window_s for z in latest)
-            if old and not gone_between(reading, latest) and not gone_between(latest, reading):
+            grown = gone_between({z: r for z, r in latest.items() if z in reading and reading[z].counters}, reading)
+            if old and not grown and not gone_between(reading, latest):
                 return reading
         return None
 
