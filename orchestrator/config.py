@@ -15,10 +15,10 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.drill import DrillPolicy
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.health import GatePolicy
+from orchestrator.core.policy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.release import Image, Release
 from orchestrator.core.signal import KEYS, LabTraffic, SignalSpec, parse_signal
 from orchestrator.core.standing import Objective

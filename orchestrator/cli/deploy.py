@@ -98,7 +98,7 @@ def command(
 
 
 def _with_on_failure(settings: Settings, on_failure: str | None) -> Settings:
-    from orchestrator.core.deploy import OnFailure  # noqa: PLC0415
+    from orchestrator.core.policy import OnFailure  # noqa: PLC0415
 
     if on_failure is None:
         return settings

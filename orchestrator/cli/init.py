@@ -12,7 +12,7 @@ from orchestrator.cli.common import emit, options
 from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
-    from orchestrator.core.deploy import DeployPolicy
+    from orchestrator.core.policy import DeployPolicy
 
 # Every key of the policy, in the order in which a deploy meets it. `test_init` fails when one is missing.
 POLICY = {
@@ -64,7 +64,7 @@ SIGNALS = """\
 @options
 def command(service: str, *, force: bool, as_json: bool) -> None:
     """Write failout.yaml here: every setting with its default and what it means, commented out."""
-    from orchestrator.core.deploy import DeployPolicy  # noqa: PLC0415
+    from orchestrator.core.policy import DeployPolicy  # noqa: PLC0415
 
     path = Path("failout.yaml")
     text = document(service, DeployPolicy())

@@ -101,8 +101,8 @@ def _leave(
 ) -> None:
     from orchestrator.cli.carrying import run_name  # noqa: PLC0415
     from orchestrator.config import read_settings  # noqa: PLC0415
-    from orchestrator.core.deploy import OnExpiry  # noqa: PLC0415
     from orchestrator.core.outing import Ask, Asker, Mode  # noqa: PLC0415
+    from orchestrator.core.policy import OnExpiry  # noqa: PLC0415
     from orchestrator.operations.outings import start_outing  # noqa: PLC0415
 
     settings = read_settings(find_config(config))

@@ -7,7 +7,6 @@ outcome in. Nothing here does I/O; the diagram in docs/deploy-machine.md is gene
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, cast
@@ -16,8 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator.core.errors import IllegalTransition
-from orchestrator.core.health import GatePolicy
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.policy import DeployPolicy, OnFailure
 from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import RampStep, parse_steps
 
@@ -41,19 +40,6 @@ class Course(StrEnum):
     FORWARD = "forward"
     ABORT = "abort"  # Bring the zone that is out back; touch no other.
     ROLLBACK = "rollback"  # Bring every zone back to the version it had, newest first (I12).
-
-
-class OnFailure(StrEnum):
-    HOLD = "hold"
-    ROLLBACK_ZONE = "rollback-zone"
-    ROLLBACK_ALL = "rollback-all"
-
-
-class OnExpiry(StrEnum):
-    """What follows when a zone is out for longer than `out_expires_s` (I8). A person is paged in any case."""
-
-    HOLD = "hold"
-    RESTORE = "restore"
 
 
 class E(StrEnum):
@@ -237,31 +223,6 @@ RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[R, RunStatus]]] = {
 
 ORDER_REFUSED: Final = "order-refused"
 ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET, R.SUSPEND})
-
-
-@dataclass(frozen=True, slots=True)
-class DeployPolicy:
-    """The rules a run is carried by; they are written into its row and do not change under it. Seconds and shares (0..1)."""
-
-    max_utilisation: float = 0.75
-    scale_survivors: bool = True
-    on_failure: OnFailure = OnFailure.ROLLBACK_ZONE
-    ramp_shares: tuple[float, ...] = (0.01, 0.1, 0.5, 1.0)
-    ramp_step_s: float = 60.0
-    bake_s: float = 300.0
-    bake_first_factor: float = 2.0
-    load_window_s: float = 2.0
-    poll_s: float = 1.0
-    admit_timeout_s: float = 120.0
-    prepare_timeout_s: float = 900.0
-    drain_timeout_s: float = 600.0
-    upgrade_timeout_s: float = 1800.0
-    verify_timeout_s: float = 300.0
-    synthetic_failed_share_max: float = 0.002
-    synthetic_p50_max_ms: float = 250.0
-    out_expires_s: float = 3600.0
-    on_expiry: OnExpiry = OnExpiry.HOLD
-    gate: GatePolicy = field(default_factory=GatePolicy)
 
 
 class ZoneProgress(msgspec.Struct, frozen=True):

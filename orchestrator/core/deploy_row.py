@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
-from functools import cache
 from typing import Any, Final, cast
 
-import msgspec
-
-from orchestrator.core.deploy import (
-    FINISHED,
-    Course,
-    DeployPolicy,
-    DeployState,
-    RunStatus,
-    ZoneProgress,
-    apply,
-    decide,
-)
+from orchestrator.core.deploy import FINISHED, Course, DeployState, RunStatus, ZoneProgress, apply, decide
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
+from orchestrator.core.policy import dump_policy, parse_policy
 from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import dump_steps, parse_steps
 
@@ -42,13 +30,6 @@ def dump(state: DeployState) -> Json:
         "suspended": state.suspended,
         "overrides": list(state.overrides),
     }
-
-
-@cache
-def dump_policy(policy: DeployPolicy) -> Json:
-    data = asdict(policy)
-    data |= {"on_failure": str(policy.on_failure), "on_expiry": str(policy.on_expiry)}
-    return cast("Json", {**data, "ramp_shares": list(policy.ramp_shares)})
 
 
 def _dump_zone(zone: ZoneProgress) -> Json:
@@ -85,10 +66,6 @@ def parse(data: Json) -> DeployState:
         suspended=row.get("suspended", False),
         overrides=tuple(row.get("overrides", ())),
     )
-
-
-def parse_policy(data: dict[str, Any]) -> DeployPolicy:
-    return msgspec.convert(data, DeployPolicy)
 
 
 def _zone(row: dict[str, Any]) -> ZoneProgress:

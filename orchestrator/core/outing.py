@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.traffic import RampStep, parse_steps
 
 WARN_AT: Final = 0.8  # of the time until it expires (I8)
@@ -80,9 +80,7 @@ class OutingEvent(StrEnum):
     RAMPED = "ramped"
     JOINED = "joined"
     SETTLED = "settled"
-    PUT_BACK = (
-        "put-back"  # A resume, or a restore, of what never was out or came back from a drain: it goes on joining.
-    )
+    PUT_BACK = "put-back"  # A resume or a restore of what never left, or came back from a drain: it goes on joining.
     UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
     UNHEALTHY = "unhealthy"
     INCONCLUSIVE = "inconclusive"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from orchestrator.core.deploy import OnExpiry
-from orchestrator.core.deploy_row import dump_policy, parse_policy
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.core.outing import (
@@ -20,6 +18,7 @@ from orchestrator.core.outing import (
     apply,
     decide,
 )
+from orchestrator.core.policy import OnExpiry, dump_policy, parse_policy
 from orchestrator.core.traffic import dump_steps, parse_steps
 
 SCHEMA: Final = 1

@@ -12,9 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.traffic import RampStep, parse_steps
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from orchestrator.core.deploy_row import dump_policy, parse_policy
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
+from orchestrator.core.policy import dump_policy, parse_policy
 from orchestrator.core.region import FINISHED, Phase, RegionState, apply, decide, leased_place, status
 from orchestrator.core.traffic import dump_steps, parse_steps
 

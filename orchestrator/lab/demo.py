@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.config import read_settings, read_topology
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import FailoutError, NotFound, Rejected
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import Record

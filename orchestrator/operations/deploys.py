@@ -8,11 +8,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from orchestrator.core.deploy import ORDERS, DeployPolicy, begin
+from orchestrator.core.deploy import ORDERS, begin
 from orchestrator.core.deploy_row import dump
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Json
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Topology
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ledger import refuse_second_deploy

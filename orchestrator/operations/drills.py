@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.drill import AUTHOR, DrillState, Wish, begin
 from orchestrator.core.drill_row import dump
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.outing import Ask, Asker
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import EVERY_SERVICE, Run, Store
 from orchestrator.operations.audit import recorded

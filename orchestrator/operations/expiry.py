@@ -6,8 +6,8 @@ import contextlib
 from datetime import datetime
 from typing import Final
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.errors import Rejected, Transient
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.ports import Clock, Notice, Notifier
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
 from orchestrator.core.outing import TRANSITIONS, Ask, Asker, Mode, OutingEvent, Stage, begin
 from orchestrator.core.outing_row import dump, parse
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.operations.audit import recorded

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.guards import Refusal, ZoneLoad, order_of_zones, plan_capacity, refuse_unsound_survivors
 from orchestrator.core.machine import Json
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.release import Release, reason_release_is_incomplete
 from orchestrator.core.topology import Topology, Zone
 from orchestrator.core.traffic import Placement, RampStep, dump_steps, ramp_steps

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, cast
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.outing import Asker
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, Phase, begin
 from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import orchestrator
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import Bug, NotFound, Rejected
 from orchestrator.core.outing import Ask, Asker, Mode, Stage
 from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import Phase
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import ORDERS, begin

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim import load
 from orchestrator.sim.truth import RAMP_POOL, WELL, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World

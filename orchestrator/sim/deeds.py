@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.ports import Lease
 from orchestrator.sim.checkers import (
     DETECT_S,

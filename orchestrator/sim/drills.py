@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.drill import DrillState, Wish
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.outing import Mode
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.schedule import DrillSchedule
 from orchestrator.core.standing import Objective
 from orchestrator.engine.carry import Log

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.outing import Ask, Asker, Mode, OutingState, Stage
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Run
 from orchestrator.operations.outings import Person, order_outing, start_outing

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.health import GatePolicy
+from orchestrator.core.policy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 from orchestrator.engine.ports import SwitchName
 from orchestrator.operations.outings import OVERRIDABLE

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import History, Result
 from orchestrator.sim.outings import ZoneOrder

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Doc, read_policy, read_yaml
-from orchestrator.core.deploy import DeployPolicy, OnExpiry, RunStatus
+from orchestrator.core.deploy import RunStatus
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.topology import Topology
 from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.sim.faults import Fault

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.drill import Wish
 from orchestrator.core.errors import FailoutError
 from orchestrator.core.guards import (
@@ -18,6 +17,7 @@ from orchestrator.core.guards import (
     refuse_second_zone_out,
     refuse_unsound_survivors,
 )
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region_plan import RegionPlan, plan_regions
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import Placement, ZoneSeen

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from orchestrator.core.deploy import DeployPolicy, E
+from orchestrator.core.deploy import E
 from orchestrator.core.machine import Event, Json
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import RampStep
 from orchestrator.ports import Clock, Fence

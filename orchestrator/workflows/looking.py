@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import Bug, Denied, NotFound, Rejected, Transient
 from orchestrator.core.guards import Refusal, ZoneLoad, plan_capacity
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region_plan import plan_regions, usual_weights
 from orchestrator.core.release import reason_release_is_incomplete
 from orchestrator.core.script import Look, duration_s

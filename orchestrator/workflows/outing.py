@@ -212,10 +212,8 @@ class OutingPerformer:
                 peers = await self._gauge.peers(job.zone)
                 probes = await self._world.agent(job.zone).probe(peers)
                 shut = {p.id for p in probes if p.reachable and not p.admitted}
-                if len(shut) == len(
-                    probes
-                ):  # The weight that is left of before would fall on the first that is well again.
-                    await self._off(job)
+                if shut and len(shut) == len(probes):
+                    await self._off(job)  # The weight left of before would fall on the first that is well again.
                 if shut:
                     await job.fence.check()
                     await self._world.agent(job.zone).admit([p for p in peers if p.id in shut], admitted=True)

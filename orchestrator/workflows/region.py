@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from orchestrator.core.deploy import DeployPolicy, E, ZoneProgress
+from orchestrator.core.deploy import E, ZoneProgress
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import Refusal, ZoneLoad, refuse_unsound_survivors
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, RegionState
 from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, usual_weights_without, weights_at
 from orchestrator.core.topology import Region, Topology, Zone, ZoneState

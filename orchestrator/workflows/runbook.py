@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol, cast
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.machine import Effect, Event
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.runbook import K, RunbookState, effect_kind
 from orchestrator.core.script import Do, Look, Step, duration_told
 from orchestrator.engine.ports import Run, Store

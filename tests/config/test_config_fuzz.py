@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.init import GATE, POLICY, document
 from orchestrator.config import read_release, read_settings, read_topology
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import FailoutError
 from orchestrator.core.health import GatePolicy
+from orchestrator.core.policy import DeployPolicy
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 WORDS = (

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from core.exploring import Explored, explored
 from msgspec.structs import replace
 
-from orchestrator.core.deploy import FINISHED, ORDERS, DeployPolicy, DeployState, E, OnFailure, apply, begin, decide
+from orchestrator.core.deploy import FINISHED, ORDERS, DeployState, E, apply, begin, decide
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
+from orchestrator.core.policy import DeployPolicy, OnFailure
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from core.exploring import Explored, explored
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.machine import Effect, Event, Facts, Order
 from orchestrator.core.outing import FINISHED, ORDERS, Ask, Asker, Mode, OutingEvent, OutingState, apply, begin, decide
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = NOW + timedelta(hours=2, seconds=1)

@@ -7,8 +7,9 @@ from core.explore import explore, shape
 from core.exploring import Explored
 
 from orchestrator.core import deploy
-from orchestrator.core.deploy import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, DeployState, OnFailure, R
+from orchestrator.core.deploy import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, DeployState, R
 from orchestrator.core.deploy_row import DeployMachine, dump, parse
+from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState
 
 IDLE = {ZoneState.WAITING, ZoneState.DONE}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from core.explore import NOW, outcome, start
 
-from orchestrator.core.deploy import E, OnFailure, R, RunStatus, apply
+from orchestrator.core.deploy import E, R, RunStatus, apply
 from orchestrator.core.machine import Effect, Event
+from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState
 
 

@@ -10,7 +10,6 @@ from core.explore_outing import LATE, NOW, ask, explore, order, outcome, start
 from core.exploring import Explored
 
 from orchestrator.core import outing
-from orchestrator.core.deploy import OnExpiry
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts
 from orchestrator.core.outing import (
@@ -28,6 +27,7 @@ from orchestrator.core.outing import (
     decide,
 )
 from orchestrator.core.outing_row import OutingMachine, dump, parse
+from orchestrator.core.policy import OnExpiry
 
 MACHINE = OutingMachine()
 ASKS = [

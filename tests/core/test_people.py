@@ -6,9 +6,10 @@ import pytest
 from core import explore, explore_outing
 
 from orchestrator.core import deploy, outing
-from orchestrator.core.deploy import Course, OnFailure, RunStatus
+from orchestrator.core.deploy import Course, RunStatus
 from orchestrator.core.machine import Event, Facts
 from orchestrator.core.outing import OutingEvent, Stage
+from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState as Z
 
 S, G = RunStatus, Stage

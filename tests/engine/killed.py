@@ -19,11 +19,12 @@ from typing import Any
 
 from engine.file_cloud import FileCloud, FileDns, topology
 
-from orchestrator.core.deploy import DeployPolicy, DeployState, begin
+from orchestrator.core.deploy import DeployState, begin
 from orchestrator.core.deploy_row import DeployMachine, parse
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.health import GatePolicy
 from orchestrator.core.machine import Effect, Event
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.carry import Interrupted
 from orchestrator.engine.clock import SystemClock

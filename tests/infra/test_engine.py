@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,10 +15,10 @@ from typing import Any
 
 import pytest
 import stacks
+from deploying import deploying
 from engine_world import Engine, EngineDaemon, failout, has_engine, raise_engine_lab, up_apart
 
 from orchestrator.lab.blueprint import Blueprint, RegionBlueprint
-from orchestrator.lab.demo import traffic_command
 
 if not has_engine():
     pytest.skip("no `pulumi` on PATH: see infra/README.md for how to get it", allow_module_level=True)
@@ -91,26 +89,12 @@ def test_a_second_up_has_nothing_to_do(lab: EngineDaemon, program: str) -> None:
 
 def test_a_tag_changed_while_a_zone_is_out_moves_no_traffic(lab: EngineDaemon, folder: Path) -> None:
     """The deploy is paused in its middle, `pulumi up --refresh` changes a tag of every fleet, and the deploy goes on."""
-    log = folder / "requests.csv"
-    users = subprocess.Popen(
-        traffic_command(f"{lab.dns_address}:5353", log, rate=RATE, seed=1, seconds=600),
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-    )
-    deploy = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "deploy", "--to", "v2", "--yes", "-C", "failout.yaml"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        zone = _first_out(folder)
+    with deploying(folder, BLUEPRINT, f"{lab.dns_address}:5353", RATE) as deploy:
+        zone = deploy.await_first_out()
         run_id = json.loads(failout(["deployments", "list", "--json", "-C", "failout.yaml"], folder))["runs"][0]["run"]
         order = ["--reason", "pulumi up in the middle", "-C", "failout.yaml"]
         failout(["deployments", "pause", run_id, *order], folder)
-        _await(lambda: _paused(folder, run_id), "the deploy did not pause")
+        _await_paused(folder, run_id)
         before = sizes(lab)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
             for program in REGIONAL:
@@ -119,41 +103,15 @@ def test_a_tag_changed_while_a_zone_is_out_moves_no_traffic(lab: EngineDaemon, f
                 assert changed["update"] >= 2, f"{program}: the tag did not reach the fleets"
         assert before == sizes(lab), f"{zone} was out, and pulumi changed what Failout owns"
         failout(["deployments", "resume", run_id, *order], folder)
-        said, _ = deploy.communicate(timeout=240)
-        assert deploy.returncode == 0, said[-3000:]
-    finally:
-        if deploy.poll() is None:
-            deploy.kill()
-        users.terminate()
-        summary, _ = users.communicate(timeout=20)
-    requests = json.loads(summary.strip().splitlines()[-1])["requests"]
-    assert (0, {"v1", "v2"}) == (requests["failed"], set(requests["by_version"]))
-    assert requests["sent"] > RATE * 10
+    deploy.require_unharmed()
     assert {"v2"} == versions(lab)
 
 
-def _first_out(folder: Path) -> str:
-    """Wait until a zone is out and its instances are being replaced."""
-    found: list[str] = []
-
-    def started() -> bool:
-        with (folder / "timeline.jsonl").open() as timeline:
-            found.extend(e["zone"] for e in map(json.loads, timeline) if e["kind"] == "refresh")
-        return bool(found)
-
-    _await(started, "no zone was upgraded")
-    return found[0]
-
-
-def _paused(folder: Path, run_id: str) -> bool:
-    shown = json.loads(failout(["deployments", "show", run_id, "--json", "-C", "failout.yaml"], folder))
-    return bool(shown["status"] == "paused")
-
-
-def _await(so: Any, otherwise: str) -> None:
+def _await_paused(folder: Path, run_id: str) -> None:
     deadline = time.monotonic() + 60
-    while not so():
-        assert time.monotonic() < deadline, otherwise
+    shown = ["deployments", "show", run_id, "--json", "-C", "failout.yaml"]
+    while json.loads(failout(shown, folder))["status"] != "paused":
+        assert time.monotonic() < deadline, "the deploy did not pause"
         time.sleep(0.1)
 
 

@@ -12,20 +12,18 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from deploying import deploying
 from engine_world import STACK, Json, failout, lab_environment, stack_name
 
 from infra.lab.engine import INFRA
 from orchestrator.lab.blueprint import Blueprint, RegionBlueprint
 from orchestrator.lab.daemon import Daemon
-from orchestrator.lab.demo import traffic_command
 from orchestrator.lab.programs import programs_plan
 from orchestrator.lab.traffic.record import read
 
@@ -112,44 +110,23 @@ def test_the_projects_as_committed_make_what_the_clouds_then_say(lab: PlainDaemo
 
 def test_a_tag_changed_by_an_up_in_the_middle_of_a_deploy_moves_no_traffic(lab: PlainDaemon, folder: Path) -> None:
     """Nothing is paused: users send, Failout deploys v2, and `pulumi up --refresh` writes a tag to every fleet meanwhile."""
-    log = folder / "requests.csv"
-    users = subprocess.Popen(
-        traffic_command(f"{lab.dns_address}:5353", log, rate=RATE, seed=1, seconds=600),
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-    )
-    deploy = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "deploy", "--to", "v2", "--yes", "-C", "failout.yaml"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        _await_first_out(folder)
+    with deploying(folder, BLUEPRINT, f"{lab.dns_address}:5353", RATE) as deploy:
+        deploy.await_first_out()
         with ThreadPoolExecutor() as both:
             said_by = list(both.map(lambda program: _up_with_a_new_tag(lab, program), ("aws", "azure")))
-        assert deploy.poll() is None, "the deploy ended before pulumi did"
+        assert deploy.process.poll() is None, "the deploy ended before pulumi did"
         for said in said_by:
             changed = [int(count) for count in re.findall(r"~ (\d+) updated", said)]
             assert max(changed, default=0) > 2, f"the tag did not reach the fleets: {said[-2000:]}"
-        said, _ = deploy.communicate(timeout=240)
-        assert deploy.returncode == 0, said[-3000:]
-    finally:
-        if deploy.poll() is None:
-            deploy.kill()
-        users.terminate()
-        summary, _ = users.communicate(timeout=20)
-    requests: dict[str, Any] = json.loads(summary.strip().splitlines()[-1])["requests"]
-    assert (0, {"v1", "v2"}) == (requests["failed"], set(requests["by_version"])), requests["failures"]
-    assert requests["sent"] > RATE * 10
+    deploy.require_unharmed()
     assert {"v2"} == {i.version for i in lab.data.status().instances}
     timeline = [json.loads(line) for line in (folder / "timeline.jsonl").read_text("utf-8").splitlines()]
     assert {100} == {weight for e in timeline if e["kind"] == "dns" for weight in e["weights"].values()}
     out = {e["zone"]: (_last_idle(timeline, e), e["t"]) for e in timeline if e.get("state") == "finished"}
     assert 4 == len(out)
-    assert [] == [row for row in read(log) if row.zone in out and out[row.zone][0] < row.t < out[row.zone][1]]
+    assert [] == [
+        row for row in read(deploy.traffic.log) if row.zone in out and out[row.zone][0] < row.t < out[row.zone][1]
+    ]
 
 
 def _up_with_a_new_tag(lab: PlainDaemon, program: str) -> str:
@@ -161,13 +138,6 @@ def _last_idle(timeline: list[Json], refresh: Json) -> float:
     """When the zone's last user had gone, before its instances were replaced."""
     zone, until = refresh["zone"], refresh["t"]
     return max(float(e["t"]) for e in timeline if (e["kind"], e.get("zone")) == ("idle", zone) and e["t"] < until)
-
-
-def _await_first_out(folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while '"refresh"' not in (folder / "timeline.jsonl").read_text("utf-8"):
-        assert time.monotonic() < deadline, "no zone was upgraded"
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.deploy import DeployPolicy, OnExpiry
 from orchestrator.core.machine import Event
+from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Advance
 from orchestrator.operations.expiry import Expiries

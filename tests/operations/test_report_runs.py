@@ -12,12 +12,12 @@ from core.proof_facts import CALM, CALM_SAMPLES, happened, history, topology
 from operations.test_report_page import Shape
 
 from orchestrator.core import drill_row, outing_row, region_row, runbook_row
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.drill import DrillPolicy, Wish
 from orchestrator.core.drill import begin as begin_drill
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.outing import Ask, Asker, Mode
 from orchestrator.core.outing import begin as begin_outing
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.proof import derive
 from orchestrator.core.region import begin as begin_region
 from orchestrator.core.runbook import apply, begin

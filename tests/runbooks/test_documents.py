@@ -210,7 +210,7 @@ def test_every_command_that_the_text_names_can_be_typed_as_it_stands(path: Path)
 
 
 def test_commands_and_conditions_are_exactly_those_that_something_performs() -> None:
-    from orchestrator.core.deploy import DeployPolicy  # noqa: PLC0415
+    from orchestrator.core.policy import DeployPolicy  # noqa: PLC0415
     from orchestrator.engine.memory import MemoryStore  # noqa: PLC0415
     from orchestrator.operations.checks import Checks  # noqa: PLC0415
     from orchestrator.operations.drill_steps import DrillSteps  # noqa: PLC0415

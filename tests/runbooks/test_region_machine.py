@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from runbooks.places import TOPOLOGY, loads, region
 
 from orchestrator.core import region as machine
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.guards import WEIGHT_MAX, Refusal
 from orchestrator.core.machine import Effect, Event, Facts, Order
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import (
     FINISHED,
     HELD,

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from orchestrator.core import deploy, guards
-from orchestrator.core.deploy import E, OnFailure
+from orchestrator.core.deploy import E
 from orchestrator.core.guards import CapacityPlan
 from orchestrator.core.health import Judgement, Verdict
 from orchestrator.core.machine import Event
+from orchestrator.core.policy import OnFailure
 from orchestrator.core.traffic import RampStep
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.sim.adapters import SimNotifier

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.deploy import E, OnFailure
+from orchestrator.core.deploy import E
 from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad
 from orchestrator.core.machine import Event
+from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import ZoneSeen
 from orchestrator.sim.history import History, Result

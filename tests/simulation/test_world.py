@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.deploy import DeployPolicy
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim.checkers import watch
 from orchestrator.sim.deeds import Nobody, all_checkers
 from orchestrator.sim.scenario import BRISK, two_clouds

@@ -13,7 +13,7 @@ from tidy.source import calls, dotted, functions, modules, text_of, texts, track
 
 LINES_MAX, FUNCTION_LINES_MAX = 500, 60
 # Longer than allowed, as they stand: a number here may only go down, and an entry that is no longer needed must go.
-LONGER_FILES: dict[str, int] = {"orchestrator/core/deploy.py": 508}
+LONGER_FILES: dict[str, int] = {}
 LONGER_FUNCTIONS: dict[str, int] = {
     "orchestrator/operations/telemetry.py::metrics": 67,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from outing_stage import AWS, AWS_B, AZURE, Service, now_
+from workflows.outing_stage import AWS, AWS_B, AZURE, Service, now_
 
 from orchestrator.core.deploy import begin
 from orchestrator.core.traffic import STEADY
 from orchestrator.sim.scheduler import Process
+from orchestrator.sim.truth import ZoneTruth
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
@@ -98,13 +99,19 @@ def test_a_survivor_that_is_smaller_than_before_by_now_is_not_made_larger_to_put
     assert (SIZE, SIZE) == (place.desired, place.minimum)
 
 
-def test_a_survivor_that_grows_while_its_surplus_is_emptied_loses_none_that_serves() -> None:
+def emptying() -> tuple[Service, ZoneTruth, str]:
+    """A zone is back, and what its survivor was scaled by is being taken out of traffic."""
     service = Service(BUSY)
     place = service.world.zones[AZURE_B]
     run = service.take_out(AZURE)
     service.until_status(run, "out")
     service.restore(AZURE)
     service.until(lambda: any(not box.admitted for box in place.boxes))
+    return service, place, run
+
+
+def test_a_survivor_that_grows_while_its_surplus_is_emptied_loses_none_that_serves() -> None:
+    service, place, run = emptying()
     autoscaled(service, AZURE_B, place.desired + 2)
     service.until_status(run, "restored", within_s=200.0)
     assert SIZE == place.desired
@@ -146,12 +153,7 @@ def test_a_zone_leaves_with_what_its_cloud_has_room_for_and_its_minimum_stays() 
 
 def test_a_scaling_back_that_was_cut_short_leaves_no_instance_out_of_traffic() -> None:
     """Failout was killed while the surplus was emptied; before it went on, the autoscaler had made more of the zone."""
-    service = Service(BUSY)
-    place = service.world.zones[AZURE_B]
-    run = service.take_out(AZURE)
-    service.until_status(run, "out")
-    service.restore(AZURE)
-    service.until(lambda: any(not box.admitted for box in place.boxes))
+    service, place, run = emptying()
     service.scheduler.kill(service.carriers[-1][1])
     autoscaled(service, AZURE_B, 8)
     service.until_status(run, "restored", within_s=200.0)

@@ -12,8 +12,8 @@ from typing import Any
 
 from runbooks.places import TOPOLOGY
 
-from orchestrator.core.deploy import DeployPolicy
 from orchestrator.core.errors import NotFound, Transient
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.runbook import RunbookState, begin
 from orchestrator.core.runbook_row import RunbookMachine, dump, parse
 from orchestrator.documents import parse_document
