@@ -31,10 +31,11 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 import postgres_server
 from engine.file_cloud import topology
 
-from orchestrator.core.deploy import DeployPolicy, DeployState, begin
+from orchestrator.core.deploy import DeployState, begin
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Effect, Event
+from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.carry import Interrupted
 from orchestrator.engine.place import Place
 from orchestrator.engine.runtime import Carried, open_engine

@@ -16,6 +16,7 @@ from orchestrator.ports import Clock
 
 T = TypeVar("T")
 Interrupted = Callable[[], Awaitable[bool]]
+BLIND_TIMES: Final = 8
 BLIND_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 4.0
@@ -56,7 +57,7 @@ async def look_until(
     """Call `look` every `every_s` until it returns something else than NotYet, at least once.
 
     One look is several reads of a cloud: where some of them are throttled again and again, looking as often would keep
-    the limit used up, and never get all of them. So blind looks become rarer, down to one in `BLIND_S`.
+    the limit used up, and never get all of them. So blind looks become rarer, up to BLIND_TIMES and down to one a second.
     """
     deadline = clock.monotonic() + timeout_s
     last, blind, blind_s = "nothing was seen", True, every_s
@@ -68,7 +69,7 @@ async def look_until(
             seen = await look()
         except Transient as error:
             last, blind, wait_s = str(error), True, max(blind_s, error.retry_after_s or 0.0)
-            blind_s = max(every_s, min(2 * blind_s, BLIND_S))
+            blind_s = max(every_s, min(2 * blind_s, BLIND_TIMES * every_s, BLIND_S))
         else:
             blind_s = every_s
             if not isinstance(seen, NotYet):
