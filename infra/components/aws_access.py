@@ -54,6 +54,7 @@ def orchestrator_statements(
                 "autoscaling:CancelInstanceRefresh",
                 "autoscaling:DetachLoadBalancerTargetGroups",
                 "autoscaling:ResumeProcesses",
+                "autoscaling:SetInstanceHealth",
                 "autoscaling:StartInstanceRefresh",
                 "autoscaling:SuspendProcesses",
                 "autoscaling:UpdateAutoScalingGroup",

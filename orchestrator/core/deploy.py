@@ -69,6 +69,7 @@ class E(StrEnum):
     CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.
     RECALLED = "recalled"  # Sent back before anything in it was replaced: it may return at once (I9).
     PUT_BACK = "put-back"  # A resume while its preparations are undone: that goes on, and its goal it has not reached.
+    STALE = "stale"  # It stood still before it left, or before it was put back: what was known of it is asked anew.
     HOLD = "hold"
     INCONCLUSIVE = "inconclusive"
     STUCK = "stuck"  # An effect could not be done: denied, rejected, timed out.
@@ -106,6 +107,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.DRAINED: _Z.UPGRADING,
         E.DRAIN_TIMED_OUT: _Z.JOINING,
         E.RECALLED: _Z.JOINING,
+        E.STALE: _Z.PREPARING,
         E.STUCK: _Z.HELD_OUT,
         E.INTERRUPTED: _Z.DRAINING,
         E.SENT_BACK: _Z.DRAINING,
@@ -139,6 +141,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
     _Z.JOINING: {
         E.JOINED: _Z.BAKING,
         E.REJOINED: _Z.SETTLING,
+        E.STALE: _Z.VERIFYING,
         E.STUCK: _Z.HELD_SERVING,
         E.INTERRUPTED: _Z.JOINING,
         **_ORDERED,
@@ -245,6 +248,11 @@ class ZoneProgress(msgspec.Struct, frozen=True):
     undo: Mapping[str, Json] = msgspec.field(default_factory=dict)
     note: str = ""
 
+    @property
+    def as_it_left(self) -> bool:
+        """It is leaving, or is put back from that: nothing in it was replaced, and nobody has verified it since."""
+        return not self.touched
+
 
 class DeployState(msgspec.Struct, frozen=True):
     service: str
@@ -336,12 +344,14 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
     """Translate what was measured into what it means here: policy, and whether the zone is on its way back already."""
     if kind is E.UNHEALTHY:
         # A zone that is sick at the version it had is nothing that a second rollback would mend: a person must look.
-        return E.HOLD if zone.reverting or state.policy.on_failure is OnFailure.HOLD else E.REVERT
+        at_home = zone.reverting or zone.withdrawing
+        return E.HOLD if at_home or state.policy.on_failure is OnFailure.HOLD else E.REVERT
     if kind in {E.DRAIN_TIMED_OUT, E.UNPREPARED} and zone.touched:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.PREPARING:
         return E.CANCELLED
-    if kind in {E.SENT_BACK, E.RESUME} and zone.withdrawing and zone.state is ZoneState.HELD_SERVING:
+    undone = zone.withdrawing and not zone.touched  # Only its preparations are.
+    if kind in {E.SENT_BACK, E.RESUME} and undone and zone.state is ZoneState.HELD_SERVING:
         return E.CANCELLED if kind is E.SENT_BACK else E.PUT_BACK
     if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
         return E.RECALLED
@@ -381,9 +391,9 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         case E.UNPREPARED:
             return replace(moved, withdrawing=True)
         case E.WITHDRAWN:
-            return replace(moved, withdrawing=False, undo={})
-        case E.DRAINED:
-            return replace(moved, touched=True, step=0)
+            return replace(moved, goal=zone.previous if zone.reverting else state.target, withdrawing=False, undo={})
+        case E.DRAINED | E.STALE if moved.state is not _Z.PREPARING:
+            return replace(moved, goal=zone.goal if kind is E.DRAINED else zone.previous, touched=True, step=0)
         case E.VERIFIED if "steps" in event.args:
             return replace(moved, steps=parse_steps(event.args["steps"]))
         case E.STEP_PASSED | E.STEP_MERGED:

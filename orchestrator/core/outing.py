@@ -82,6 +82,7 @@ class OutingEvent(StrEnum):
     SETTLED = "settled"
     PUT_BACK = "put-back"  # A resume or a restore of what never left, or came back from a drain: it goes on joining.
     UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
+    STALE = "stale"  # As for a deploy: it stood still before it left, or before it was put back.
     UNHEALTHY = "unhealthy"
     INCONCLUSIVE = "inconclusive"
     STUCK = "stuck"
@@ -129,6 +130,7 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
     _G.DRAINING: {
         _E.DRAINED: _G.OUT,
         _E.DRAIN_TIMED_OUT: _G.JOINING,
+        _E.STALE: _G.PREPARING,
         _E.STUCK: _G.HELD_LEAVING,
         _E.INTERRUPTED: _G.DRAINING,
         _E.EVACUATE: _G.EVACUATING,
@@ -177,6 +179,7 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
     },
     _G.JOINING: {
         _E.JOINED: _G.SETTLING,
+        _E.STALE: _G.RETURNING,
         _E.INTERRUPTED: _G.JOINING,
         _E.RESTORE: _G.JOINING,
         **_SERVING,
@@ -271,6 +274,11 @@ class OutingState:
     @property
     def first(self) -> bool:
         return False
+
+    @property
+    def as_it_left(self) -> bool:
+        """It is leaving, or is put back from that: nobody has verified it since."""
+        return self.calling_off or self.stage is Stage.DRAINING
 
     @property
     def lapsed(self) -> bool:
@@ -454,6 +462,7 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.REFUSED | _E.STUCK:
             return replace(moved, reason=event.evidence)
         case _:
+            moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE)
             return replace(moved, undo={}) if stage in FINISHED else moved
 
 

@@ -384,7 +384,7 @@ class Capacity:
 
         doing = f"giving {survivor.id} its minimum of {minimum} back"
         stopped = await job.do(release, late=E.STUCK, doing=doing)
-        wanted = (await self._steering.document()).zones.get(survivor.id, STEADY)
+        wanted = await self._steering.wanted(survivor)
         if stopped is None and wanted != STEADY:  # A scaling back was cut short, and a part of it is out of traffic.
             return await self._rejoin(job, survivor)
         return stopped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -17,10 +18,17 @@ from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut,
 from orchestrator.workflows.world import World
 
 T = TypeVar("T")
+STALE_S = 10.0  # What was known of a zone when it began to leave is not acted on later than this (I2, I3).
 
 
 class Progress(Protocol):
     """What effects read of where a zone stands, whoever took it out: a deploy's ZoneProgress, an OutingState."""
+
+    @property
+    def since(self) -> datetime: ...
+
+    @property
+    def as_it_left(self) -> bool: ...
 
     @property
     def goal(self) -> str: ...
@@ -65,6 +73,13 @@ class Job:
     def neighbours(self) -> list[Zone]:
         """The other zones of the region: they carry its load while the zone is out."""
         return [z for z in self.region.zones if z.id != self.zone.id]
+
+    def stale(self) -> Event | None:
+        """Say so if the zone has stood still too long (a pause, the kill switch, a crash) for what was known of it."""
+        waited_s = (self.clock.now() - self.progress.since).total_seconds()
+        if not self.progress.as_it_left or waited_s <= STALE_S:
+            return None
+        return self.event(E.STALE, f"it stood still for {waited_s:.0f} s: what was known of it is asked anew (I2, I3)")
 
     def event(self, kind: StrEnum, evidence: str, args: Mapping[str, Json] | None = None) -> Event:
         return Event(kind, self.zone.id, evidence, args or {})

@@ -6,7 +6,7 @@ from orchestrator.core.deploy import E
 from orchestrator.core.errors import Refused
 from orchestrator.core.guards import refuse_replacing
 from orchestrator.core.machine import Event
-from orchestrator.core.traffic import OUT
+from orchestrator.core.traffic import OUT, STEADY
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, window_of
 from orchestrator.workflows.job import Job
@@ -24,6 +24,9 @@ class Leaving:
 
     async def drain(self, job: Job) -> Event:
         """Stop new traffic to the zone and wait until nothing is in flight."""
+        begun = await self._steering.wanted(job.zone) != STEADY
+        if not begun and (stale := job.stale()) is not None:
+            return stale
         if not job.neighbours:
             # The only zone of its region: its users go elsewhere first, and live on in resolvers for the TTL.
             weights = (await self._steering.document()).region_weights

@@ -194,7 +194,7 @@ class OutingPerformer:
             seen = await self._steering.until_zone(job.zone, job.fence)
             if isinstance(seen, NotYet):
                 return seen
-            if (await self._steering.document()).zones.get(job.zone.id, STEADY) == STEADY:
+            if await self._steering.wanted(job.zone) == STEADY:
                 return job.event(OutingEvent.JOINED, f"{job.zone.id} never left: {told(seen)}")
             fit = await self._returning.fit(replace(job, progress=replace(job.progress, goal=version)))
             if isinstance(fit, NotYet):

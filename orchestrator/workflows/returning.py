@@ -11,7 +11,7 @@ from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import STEADY, RampStep, ramp
+from orchestrator.core.traffic import OUT, STEADY, RampStep, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -220,6 +220,8 @@ class Returning:
 
     async def join(self, job: Job) -> Event:
         """Back among the survivors: steady, every instance healthy by its load balancer."""
+        if (stale := job.stale()) is not None and await self._steering.wanted(job.zone) == OUT:
+            return stale
         await self._steering.want_zone(job.zone, STEADY, job.fence)
 
         async def look() -> str | NotYet:

@@ -25,6 +25,9 @@ class Steering:
     async def document(self) -> DesiredTraffic:
         return await self._world.book.load() or all_steady(self._world.topology)
 
+    async def wanted(self, zone: Zone) -> ZoneTraffic:
+        return (await self.document()).zones.get(zone.id, STEADY)
+
     async def want_zone(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """Record the wish (I11); `step_region` makes it so."""
         document = await self.document()
@@ -32,7 +35,7 @@ class Steering:
 
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
-        wanted = (await self.document()).zones.get(zone.id, STEADY).placement
+        wanted = (await self.wanted(zone)).placement
         parts = self._world.traffic(self._world.topology.region_of(zone.id)).whole_instances()
         if wanted is Placement.STEADY or (parts and wanted is Placement.RAMP):  # A part of it left, to make it smaller.
             await self.want_zone(zone, traffic, fence)
@@ -76,7 +79,7 @@ class Steering:
     async def until_zone(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
         """One look: does the zone get what the document says?"""
         region = self._world.topology.region_of(zone.id)
-        wanted = (await self.document()).zones.get(zone.id, STEADY)
+        wanted = await self.wanted(zone)
         seen = (await self.step_region(region, fence)).get(zone.id)
         if seen is None:
             return NotYet(f"{region.id} says nothing of {zone.id}")

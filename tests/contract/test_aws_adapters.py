@@ -136,6 +136,18 @@ async def test_an_instance_that_died_while_the_fleet_was_frozen_is_replaced_befo
     assert (await rig.fleet.replacement(rig.zone)).failure is None
 
 
+async def test_an_instance_that_is_well_again_at_the_thaw_is_not_replaced_in_traffic(rig: AwsRig) -> None:
+    """I13: the mark of the hour in which its zone was dead is taken away before repairs are thawed."""
+    await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())
+    before = {instance.id for instance in (await rig.fleet.describe(rig.zone)).instances}
+    await lose_one(rig)
+    await rig.fleet.set_autoscaling(rig.zone, enabled=True, fence=OpenFence())
+    group = rig.zone.fleet["auto_scaling_group"]
+    answer = hand(rig, "autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+    told = {i["InstanceId"]: i["HealthStatus"] for i in answer["AutoScalingGroups"][0]["Instances"]}
+    assert told == dict.fromkeys(before, "Healthy")
+
+
 async def test_a_refresh_that_waits_for_an_instance_that_died_begins_anew(rig: AwsRig) -> None:
     aws, group = hand(rig, "autoscaling"), {"AutoScalingGroupName": rig.zone.fleet["auto_scaling_group"]}
     await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())

@@ -19,11 +19,11 @@ STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for
 OUTCOMES: Mapping[str, tuple[E, ...]] = {
     "admit": (E.ADMITTED, E.ALREADY_THERE, E.REFUSED, E.INTERRUPTED),
     "prepare": (E.PREPARED, E.REPLANNED, E.UNPREPARED, E.INTERRUPTED),
-    "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STUCK, E.INTERRUPTED),
+    "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STALE, E.STUCK, E.INTERRUPTED),
     "upgrade": (E.UPGRADED, E.UNHEALTHY, E.STUCK, E.INTERRUPTED),
     "verify": (E.VERIFIED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
     "ramp": (E.STEP_PASSED, E.STEP_MERGED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
-    "join": (E.JOINED, E.STUCK, E.INTERRUPTED),
+    "join": (E.JOINED, E.STALE, E.STUCK, E.INTERRUPTED),
     "bake": (E.BAKED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
     "settle": (E.SETTLED, E.STUCK, E.INTERRUPTED),
 }
@@ -53,6 +53,8 @@ def successors(state: DeployState) -> Iterator[tuple[Event, DeployState]]:
         yield chosen, apply(state, chosen, NOW)
     elif chosen is not None:
         for kind in OUTCOMES[chosen.kind]:
+            if kind is E.STALE and not state.zone(chosen.zone).as_it_left:
+                continue
             event = outcome(chosen, kind)
             yield event, apply(state, event, NOW)
 

@@ -22,13 +22,13 @@ OUTCOMES: Mapping[str, tuple[OutingEvent, ...]] = {
     "triage": (_V.DEAD, _V.SOUND, _V.INTERRUPTED),
     "admit": (_V.ADMITTED, _V.REFUSED, _V.INTERRUPTED),
     "prepare": (_V.PREPARED, _V.REPLANNED, _V.UNPREPARED, _V.INTERRUPTED),
-    "drain": (_V.DRAINED, _V.DRAIN_TIMED_OUT, _V.STUCK, _V.INTERRUPTED),
+    "drain": (_V.DRAINED, _V.DRAIN_TIMED_OUT, _V.STALE, _V.STUCK, _V.INTERRUPTED),
     "evacuate": (_V.EVACUATED, _V.STUCK, _V.INTERRUPTED),
     "relieve": (_V.PREPARED, _V.REPLANNED, _V.UNPREPARED, _V.INTERRUPTED),
     "plan-return": (_V.RETURN_PLANNED, _V.JOINED, _V.STUCK, _V.INTERRUPTED),
     "verify": (_V.VERIFIED, _V.UNHEALTHY, _V.INCONCLUSIVE, _V.STUCK, _V.INTERRUPTED),
     "ramp": (_V.STEP_PASSED, _V.STEP_MERGED, _V.UNHEALTHY, _V.INCONCLUSIVE, _V.STUCK, _V.INTERRUPTED),
-    "join": (_V.JOINED, _V.STUCK, _V.INTERRUPTED),
+    "join": (_V.JOINED, _V.STALE, _V.STUCK, _V.INTERRUPTED),
     "settle": (_V.SETTLED, _V.STUCK, _V.INTERRUPTED),
     "warn": (_V.WARNED,),
     "alarm": (_V.ALARMED,),
@@ -68,6 +68,8 @@ def successors(state: OutingState) -> Iterator[tuple[Event, OutingState]]:
                     yield refused, apply(state, refused, NOW)
             elif chosen is not None:
                 for kind in OUTCOMES[chosen.kind]:
+                    if kind is _V.STALE and not state.as_it_left:
+                        continue
                     event = outcome(chosen, kind)
                     yield event, apply(state, event, NOW)
 

@@ -27,7 +27,14 @@ PASSING: dict[str, list[dict[str, Any]]] = {
     ],
     "throttling with Retry-After 1 s": [
         {"cloud": "aws", "kind": "throttle", "call": r"\.(Modify|Start|Attach|Detach)", "count": 6, "retry_after_s": 1},
-        {"cloud": "azure", "kind": "throttle", "method": "PATCH", "count": 4, "retry_after_s": 1},
+        {
+            "cloud": "azure",
+            "kind": "throttle",
+            "method": "PATCH",
+            "call": "virtualMachineScaleSets",
+            "count": 4,
+            "retry_after_s": 1,
+        },
     ],
     "server errors": [
         {"cloud": "aws", "kind": "error", "count": 25},
@@ -35,7 +42,14 @@ PASSING: dict[str, list[dict[str, Any]]] = {
     ],
     "calls that time out and happen all the same": [
         {"cloud": "aws", "kind": None, "call": r"\.(StartInstanceRefresh|ModifyListener)", "count": 3, "delay_s": 2.5},
-        {"cloud": "azure", "kind": None, "method": "PATCH", "count": 2, "delay_s": 2.5},
+        {
+            "cloud": "azure",
+            "kind": None,
+            "method": "PATCH",
+            "call": "virtualMachineScaleSets",
+            "count": 2,
+            "delay_s": 2.5,
+        },
     ],
     "resets and cut replies after the cloud has acted": [
         {"cloud": "aws", "kind": "reset", "call": r"\.(Start|Modify|Attach|Detach)", "count": 4},

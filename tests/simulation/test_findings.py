@@ -183,3 +183,31 @@ def test_an_evacuation_that_was_paused_before_it_began_takes_nothing_from_a_zone
     told = [h.args["step"] for h in result.trace if h.what == "joined" and h.args["zone"] == f"{AZURE}-1"]
     assert told[0] == "plan-return", "this history is about that"
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_run_that_was_paused_before_its_zone_left_asks_again_what_the_survivors_carry() -> None:
+    """It drained the zone on a resume, on what the guards had said before the load rose."""
+    told = (Command(2.2, "pause"), Command(60.0, "resume"))
+    scene = Scenario(make_topology({AWS: 3}), users_rps=160.0, loads=((10.0, 230.0),), commands=told)
+    result = simulate(1, scene)
+    assert ("stale", "drain") in steps(result), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize("asked", ["by a deploy", "for a drill"])
+def test_a_zone_that_is_called_back_after_minutes_of_a_kill_switch_is_verified_first(asked: str) -> None:
+    """It was put back at once, for nothing in it had changed; meanwhile it had got sick. Seed 13494."""
+    sick, killed = Strike(60.0, f"{AWS}a", Blow.GRAY, 60.0, hard=0.3), Switching(6.0, "kill", on=True)
+    scene = replace(good_deploy(), strikes=(sick,), switches=(killed, Switching(90.0, "kill", on=False)))
+    if asked == "for a drill":
+        drill = ZoneOrder(0.0, "drain", f"{AWS}a", 300.0, drill=True)
+        scene = replace(scene, zone_orders=(drill,), deploy_at_s=30.0)
+    else:
+        scene = replace(scene, commands=(Command(6.5, "abort"),))
+    result = simulate(1, scene)
+    assert ("stale", "join") in steps(result), "this history is about that"
+    assert () == result.violations
+
+
+def steps(result: Result) -> list[tuple[str, str]]:
+    return [(h.what, str(h.args["step"])) for h in result.trace if h.kind == "log" and "step" in h.args]

@@ -157,10 +157,17 @@ class AwsFleet:
         )
 
     async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        """Suspend or resume FROZEN, all of it: thaw only what `describe` called autoscaling before it was frozen."""
-        suspended = _suspended(await self._group(zone))
+        """Suspend or resume FROZEN, all of it: thaw only what `describe` called autoscaling before it was frozen.
+
+        What was marked unhealthy while the zone was dead stays marked (Auto Scaling User Guide, "health checks"), and
+        would be replaced in traffic at the thaw (I13): the marks go first. The group's next check marks what is sick.
+        """
+        group = await self._group(zone)
+        suspended = _suspended(group)
         change = sorted(FROZEN & suspended if enabled else FROZEN - suspended)
         if change and enabled:
+            for marked in (i["InstanceId"] for i in group["Instances"] if _is_lost(i)):
+                await self._call_healthy(zone, marked, fence)
             await self._at[zone.id].write(
                 zone.id,
                 "ResumeProcesses",
@@ -176,6 +183,14 @@ class AwsFleet:
                     AutoScalingGroupName=_name(zone), ScalingProcesses=change
                 ),
             )
+
+    async def _call_healthy(self, zone: Zone, instance: str, fence: Fence) -> None:
+        await self._at[zone.id].write(
+            zone.id,
+            "SetInstanceHealth",
+            fence,
+            lambda aws: aws.autoscaling.set_instance_health(InstanceId=instance, HealthStatus="Healthy"),
+        )
 
     async def _refresh(self, zone: Zone, number: str, fence: Fence, *, skip_matching: bool) -> None:
         """Start the refresh. When it succeeds AWS makes `number` the group's own template version.

@@ -26,6 +26,7 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
         "autoscaling:CancelInstanceRefresh",
         "autoscaling:DetachLoadBalancerTargetGroups",
         "autoscaling:ResumeProcesses",
+        "autoscaling:SetInstanceHealth",
         "autoscaling:StartInstanceRefresh",
         "autoscaling:SuspendProcesses",
         "autoscaling:UpdateAutoScalingGroup",
