@@ -393,8 +393,9 @@ def apply(state: OutingState, event: Event, now: datetime) -> OutingState:
             return _taken_over(state, event, now)
         case _E.WARNED:
             return replace(state, warned=True)
-        case _E.ALARMED:
-            return replace(state, alarms=state.alarms + 1, reason=event.evidence)
+        case _E.ALARMED:  # Once, also for what it missed while nobody carried it: a day of pages at once helps nobody.
+            missed = int((now - state.ask.expires_at).total_seconds() // ALARM_EVERY_S)
+            return replace(state, alarms=max(state.alarms, missed) + 1, reason=event.evidence)
         case _:
             paused = state.paused and event.order is None
             return _after(replace(state, paused=paused), meaning(state, kind), event, now)

@@ -476,6 +476,9 @@ class History:
             well = all(box.life is Life.RUNNING and box.listening for box in zone.boxes)
             if zone.presence < 1.0 or (traffic and traffic.zones.get(progress.zone, STEADY) != STEADY):
                 wrong.append(self._late(progress.zone, f"is left out, presence {zone.presence:.2f}"))
+            # An abort touches no zone that is done, nor does a run that failed: a version that dies there goes on to.
+            left_sick = state.status in {RunStatus.ABORTED, RunStatus.FAILED} and versions == {state.target}
+            well = well or (left_sick and self.scenario.target != WELL)
             if len(versions) != 1 or not well:
                 wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, well: {well}"))
             # Two zones out at once: what was prepared for one is what the other found, and may stay.

@@ -149,6 +149,9 @@ def test_i8_it_is_told_at_80_percent_at_its_end_and_every_quarter_of_an_hour_aft
     assert (None, Effect("alarm", "a")) == (at(119), at(120))
     state = apply(state, Event(V.ALARMED, "a"), NOW)
     assert (None, Effect("alarm", "a")) == (at(134), at(120 + ALARM_EVERY_S / 60))
+    state = apply(state, Event(V.ALARMED, "a"), NOW + timedelta(days=1))
+    assert None is at(24 * 60 + 1), "what it missed while nobody carried it is told once"
+    assert Effect("alarm", "a") == at(24 * 60 + ALARM_EVERY_S / 60)
     assert "held" == MACHINE.status(state)
 
 
