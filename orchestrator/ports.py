@@ -104,8 +104,8 @@ class Fleet(Protocol):
     async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
         """Let the cloud's own autoscaler, if there is one, go down to `instances`; how many there are now stays."""
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        """Freeze or thaw whatever would change or repair the fleet by itself (autoscaler, repairs)."""
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
+        """Freeze or thaw whatever would change the fleet by itself. `repairs`: of sick instances; None: like the rest."""
 
 
 class Traffic(Protocol):

@@ -14,6 +14,9 @@ from orchestrator.cli.status import human_run
 from orchestrator.core.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.core.machine import Json
     from orchestrator.engine.glance import Glance
 
 
@@ -88,15 +91,33 @@ def _order(kind: str, help_: str) -> None:
     @config_option
     @options
     def give(run: str | None, reason: str, config: Path | None, *, as_json: bool) -> None:
-        _give(config, run, kind, reason, as_json=as_json)
+        _give(config, run, kind, reason, {}, as_json=as_json)
+
+
+def _order_that_may_override(kind: str, help_: str) -> None:
+    @command.command(kind, help=help_)
+    @click.argument("run", required=False)
+    @click.option("--reason", required=True, help="Why; it goes into the records.")
+    @click.option(
+        "--override", multiple=True, help="From here on skip this rule (I2, I3, I14), with your name in the audit log."
+    )
+    @config_option
+    @options
+    def give(run: str | None, reason: str, override: tuple[str, ...], config: Path | None, *, as_json: bool) -> None:
+        from orchestrator.operations.deploys import OVERRIDABLE  # noqa: PLC0415
+        from orchestrator.operations.outings import require_overridable  # noqa: PLC0415
+
+        require_overridable(override, OVERRIDABLE)
+        args: dict[str, Json] = {"overrides": [*sorted(set(override))]} if override else {}
+        _give(config, run, kind, reason, args, as_json=as_json)
 
 
 def _give(
-    config: Path | None, run: str | None, kind: str, reason: str, *, as_json: bool, target: str | None = None
+    config: Path | None, run: str | None, kind: str, reason: str, args: Mapping[str, Json], *, as_json: bool
 ) -> None:
     """Without RUN: to the deploy that has not ended."""
     run = run or glance(config, _unfinished)
-    number = asyncio.run(_post(config, run, kind, reason, target))
+    number = asyncio.run(_post(config, run, kind, reason, args))
     data = {"schema": 1, "run": run, "order": number, "kind": kind}
     told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
     told += "   (if no process carries it: failout deploy --resume)"
@@ -110,7 +131,7 @@ def _unfinished(rows: Glance, service: str) -> str:
     return run
 
 
-async def _post(config: Path | None, run: str, kind: str, reason: str, target: str | None) -> int:
+async def _post(config: Path | None, run: str, kind: str, reason: str, args: Mapping[str, Json]) -> int:
     from orchestrator.bootstrap import place_of  # noqa: PLC0415
     from orchestrator.config import ReleaseFolder, read_settings, read_topology  # noqa: PLC0415
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
@@ -119,20 +140,19 @@ async def _post(config: Path | None, run: str, kind: str, reason: str, target: s
 
     glance(config, lambda rows, _: rows.load(run))  # An order for a run that is not there must not make a state file.
     settings = read_settings(find_config(config))
-    if target is not None:
-        require_whole(ReleaseFolder(settings.releases).get(target), read_topology(settings.topology))
+    if "target" in args:
+        require_whole(ReleaseFolder(settings.releases).get(str(args["target"])), read_topology(settings.topology))
     store = SqlStore(place_of(settings))
     try:
-        args = {"target": target} if target is not None else None
         return await order(store, run, kind, author=author(), reason=reason, now=datetime.now(UTC), args=args)
     finally:
         store.close()
 
 
 _order("pause", "Stop between two steps; traffic stays where it is.")
-_order("resume", "Go on after a pause, or try again after a hold.")
+_order_that_may_override("resume", "Go on after a pause, or try again after a hold.")
 _order("abort", "Bring the zone that is out back at the version it had, and end.")
-_order("rollback", "Bring every zone back to the version it had, newest first, and end.")
+_order_that_may_override("rollback", "Bring every zone back to the version it had, newest first, and end.")
 
 
 @command.command()
@@ -143,4 +163,4 @@ _order("rollback", "Bring every zone back to the version it had, newest first, a
 @options
 def retarget(run: str | None, version: str, reason: str, config: Path | None, *, as_json: bool) -> None:
     """Roll another version forward over every zone, the broken one first; all gates start again (I13)."""
-    _give(config, run, "retarget", reason, as_json=as_json, target=version)
+    _give(config, run, "retarget", reason, {"target": version}, as_json=as_json)

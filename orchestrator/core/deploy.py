@@ -132,6 +132,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.STEP_PASSED: _Z.RAMPING,
         E.STEP_MERGED: _Z.RAMPING,
         E.RAMPED: _Z.JOINING,
+        E.STALE: _Z.VERIFYING,
         E.INCONCLUSIVE: _Z.HELD_SERVING,
         E.HOLD: _Z.HELD_SERVING,
         E.STUCK: _Z.HELD_SERVING,
@@ -247,6 +248,10 @@ class ZoneProgress(msgspec.Struct, frozen=True):
     first: bool = False
     undo: Mapping[str, Json] = msgspec.field(default_factory=dict)
     note: str = ""
+
+    @property
+    def upgrades(self) -> bool:
+        return True
 
     @property
     def as_it_left(self) -> bool:
@@ -369,7 +374,8 @@ def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
         state = ZONE_TRANSITIONS[zone.state][kind]
     except KeyError:
         raise IllegalTransition(f"zone {zone.zone}: {kind} while {zone.state}") from None
-    return replace(zone, state=state, since=zone.since if state is zone.state else now)
+    # What stood still stays as old as it is: a resume makes nothing known anew.
+    return replace(zone, state=state, since=zone.since if state is zone.state or kind is E.RESUME else now)
 
 
 def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, now: datetime) -> ZoneProgress:
@@ -386,14 +392,15 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
             return replace(moved, withdrawing=True, step=0)
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
             return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
-        case E.REPLANNED:
+        case E.REPLANNED | E.PREPARED:
             return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]))
         case E.UNPREPARED:
             return replace(moved, withdrawing=True)
         case E.WITHDRAWN:
             return replace(moved, goal=zone.previous if zone.reverting else state.target, withdrawing=False, undo={})
         case E.DRAINED | E.STALE if moved.state is not _Z.PREPARING:
-            return replace(moved, goal=zone.goal if kind is E.DRAINED else zone.previous, touched=True, step=0)
+            goal = zone.previous if kind is E.STALE and zone.as_it_left else zone.goal
+            return replace(moved, goal=goal, touched=True, step=0)
         case E.VERIFIED if "steps" in event.args:
             return replace(moved, steps=parse_steps(event.args["steps"]))
         case E.STEP_PASSED | E.STEP_MERGED:
@@ -443,10 +450,11 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
             leaving = {_Z.PREPARING, _Z.DRAINING}
             return _each(state, E.SENT_BACK, now, lambda z: z.state in leaving and not (z.touched or z.withdrawing))
         case R.RESUME:
+            state = _waive(state, event)
             return _each(state, E.RESUME, now, lambda z: z.state in _HELD)
         case R.ABORT | R.ROLLBACK:
             course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
-            state = replace(state, course=course)
+            state = _waive(replace(state, course=course), event)
             state = _each(state, E.SENT_BACK, now, lambda z: z.state not in _IDLE and not _on_its_way_back(z))
             return _roll_back_done(state, now) if kind is R.ROLLBACK else state
         case R.RETARGET:
@@ -456,6 +464,12 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
             return replace(state, zones=tuple(_aim(z, target) for z in state.zones))
         case _:
             return state
+
+
+def _waive(state: DeployState, event: Event) -> DeployState:
+    """I4: from here on the run skips the rules that the person's order names."""
+    named = cast("list[str]", event.args.get("overrides", []))
+    return replace(state, overrides=tuple(sorted({*state.overrides, *named})))
 
 
 def _on_its_way_back(zone: ZoneProgress) -> bool:

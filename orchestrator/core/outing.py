@@ -171,6 +171,7 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
         _E.STEP_PASSED: _G.RAMPING,
         _E.STEP_MERGED: _G.RAMPING,
         _E.RAMPED: _G.JOINING,
+        _E.STALE: _G.RETURNING,
         _E.UNHEALTHY: _G.EVACUATING,
         _E.INCONCLUSIVE: _G.HELD_SERVING,
         _E.INTERRUPTED: _G.RAMPING,
@@ -273,6 +274,10 @@ class OutingState:
 
     @property
     def first(self) -> bool:
+        return False
+
+    @property
+    def upgrades(self) -> bool:
         return False
 
     @property
@@ -436,13 +441,13 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         stage = TRANSITIONS[state.stage][kind]
     except KeyError:
         raise IllegalTransition(f"outing of {state.zone}: {kind} while {state.stage}") from None
-    since = state.since if stage is state.stage else now
+    since = state.since if stage is state.stage or state.stage in HELD else now  # To hold it made nothing known anew.
     moved = replace(state, stage=stage, since=since, note=event.evidence or state.note)
     match kind:
         case _E.ADMITTED:
             args = event.args
             return replace(moved, undo=_mapping(args["undo"]), goal=str(args["goal"]), sound=bool(args["sound"]))
-        case _E.REPLANNED:
+        case _E.REPLANNED | _E.PREPARED:
             return replace(moved, undo=_mapping(event.args["undo"]))
         case _E.CONTESTED:
             return replace(moved, contested=True, reason=event.evidence)

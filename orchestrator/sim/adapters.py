@@ -91,10 +91,10 @@ class SimFleet:
         if place.minimum != instances:
             await self.wire.write("fleet.set_minimum", zone.id, [partial(setattr, place, "minimum", instances)], fence)
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        place = self.world.zones[zone.id]
-        if place.repairs is not enabled:
-            change = partial(self.world.set_repairs, place, enabled)
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
+        place, repairs = self.world.zones[zone.id], enabled if repairs is None else repairs
+        if place.repairs is not repairs:
+            change = partial(self.world.set_repairs, place, repairs)
             await self.wire.write("fleet.set_autoscaling", zone.id, [change], fence)
 
 

@@ -384,6 +384,8 @@ class World:
         if zone.repairs is not enabled:
             zone.repairs = enabled
             self.note("repairs on" if enabled else "repairs off", zone.zone.id)
+            for box in zone.boxes if enabled else ():  # What died while it was frozen.
+                self.scheduler.after(self.physics.repair_s, partial(self._repair, box))
 
     def scale(self, zone: ZoneTruth, instances: int) -> None:
         """Set the size: more are launched at the fleet's model, fewer lets the newest go (drained where it can be)."""

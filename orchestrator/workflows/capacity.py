@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import Final, Protocol, TypeAlias, cast
 
+import msgspec
+
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
 from orchestrator.core.guards import (
@@ -211,7 +213,7 @@ class Capacity:
         prepared = _Prepared.of(job.progress.undo)
 
         async def ask() -> None:
-            await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
+            await self._freeze(job)
             await self._want_what_is_there(job)
             for zone_id, scaled in prepared.scale.items():
                 survivor = job.world.topology.zone(zone_id)
@@ -283,8 +285,13 @@ class Capacity:
         ready = await self._prepare(job, prepared, ask, rule)
         if ready.kind == E.PREPARED:
             with contextlib.suppress(Transient, Denied, Rejected):
-                await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=False, fence=job.fence)
+                await self._freeze(job)
         return ready
+
+    async def _freeze(self, job: Job) -> None:
+        """Nothing but an upgrade may replace instances meanwhile; where there is none, what dies is repaired as ever."""
+        fleet, repairs = job.world.fleet(job.zone), not job.progress.upgrades
+        await fleet.set_autoscaling(job.zone, enabled=False, repairs=repairs, fence=job.fence)
 
     async def _see_prepared(self, job: Job, prepared: _Prepared, rule: _Rule) -> Event:
         """Wait until what was asked for is there; then ask again whether it suffices."""
@@ -297,6 +304,7 @@ class Capacity:
             return stopped
 
         async def look() -> Event | NotYet:
+            document = await self._steering.document()  # Before the guards: what is written after this is news to them.
             ruled = await rule(may_scale=not prepared.weights)
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
@@ -305,7 +313,7 @@ class Capacity:
                 newer = await self._with_plan(job, prepared, plan, loads)
                 return job.event(E.REPLANNED, plan.arithmetic, {"undo": newer.row()})
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
-            return job.event(E.PREPARED, told)
+            return job.event(E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}})
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
 
@@ -410,12 +418,10 @@ class Capacity:
 
         async def look() -> bool | NotYet:
             loads, seen = dict(await self._gauge.loads(job.policy.load_window_s)), await self._steering.seen()
-            for zone in loads.keys() & {
-                z for z, s in seen.items() if s.placement is Placement.OUT and z != job.zone.id
-            }:
-                loads[zone] = ZoneLoad(
-                    zone, loads[zone].rps, loads[zone].instances, 0
-                )  # Out beside this one: it is ready, and carries nothing.
+            for zone in loads.keys() & seen.keys() - {job.zone.id, survivor.id}:
+                # Out beside this one, or on its way back: it is ready, and carries nothing, or a part.
+                carries = 1.0 if seen[zone].placement is Placement.STEADY else seen[zone].share or 0.0
+                loads[zone] = msgspec.structs.replace(loads[zone], healthy=floor(carries * loads[zone].healthy))
             refusal = refuse_scaling_back(
                 survivor.id, wanted, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
             )

@@ -31,6 +31,9 @@ class Progress(Protocol):
     def as_it_left(self) -> bool: ...
 
     @property
+    def upgrades(self) -> bool: ...
+
+    @property
     def goal(self) -> str: ...
 
     @property
@@ -77,7 +80,7 @@ class Job:
     def stale(self) -> Event | None:
         """Say so if the zone has stood still too long (a pause, the kill switch, a crash) for what was known of it."""
         waited_s = (self.clock.now() - self.progress.since).total_seconds()
-        if not self.progress.as_it_left or waited_s <= STALE_S:
+        if waited_s <= STALE_S:
             return None
         return self.event(E.STALE, f"it stood still for {waited_s:.0f} s: what was known of it is asked anew (I2, I3)")
 

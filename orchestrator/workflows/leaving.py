@@ -24,8 +24,8 @@ class Leaving:
 
     async def drain(self, job: Job) -> Event:
         """Stop new traffic to the zone and wait until nothing is in flight."""
-        begun = await self._steering.wanted(job.zone) != STEADY
-        if not begun and (stale := job.stale()) is not None:
+        stale = await self._unknown(job)
+        if stale is not None:
             return stale
         if not job.neighbours:
             # The only zone of its region: its users go elsewhere first, and live on in resolvers for the TTL.
@@ -48,6 +48,18 @@ class Leaving:
 
         drained = await job.until(look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing="draining")
         return drained if isinstance(drained, Event) else job.event(E.DRAINED, drained)
+
+    async def _unknown(self, job: Job) -> Event | None:
+        """I4: the guards have judged another state than the one that this would change now. None: they have not.
+
+        Too much time has passed, or somebody else has moved traffic. What left already leaves on.
+        """
+        document = await self._steering.document()
+        if not job.progress.as_it_left or document.zones.get(job.zone.id, STEADY) != STEADY:
+            return None
+        if job.progress.undo.get("document", document.version) != document.version:
+            return job.event(E.STALE, "other traffic was moved since the guards were asked: they are asked anew (I4)")
+        return job.stale()
 
     async def _until_deserted(self, job: Job) -> Event | None:
         """Kept connections outlive the TTL: wait until users have sent nothing for as long as it lasts."""

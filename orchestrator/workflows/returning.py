@@ -86,6 +86,13 @@ class Returning:
 
     async def ramp(self, job: Job) -> Event:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
+        document, stale = await self._steering.document(), job.stale()
+        wanted = document.zones.get(job.zone.id, STEADY)
+        if wanted == OUT and stale is not None:
+            return stale
+        if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
+            # It was held while it joined, or later: to take a part of that away again would need the guards.
+            return job.event(E.RAMPED, "it has its whole part already")
         at = min(job.progress.step, len(job.progress.steps) - 1)
         step, last = job.progress.steps[at], at == len(job.progress.steps) - 1
         loads = await self._until_fit(job)
@@ -220,7 +227,8 @@ class Returning:
 
     async def join(self, job: Job) -> Event:
         """Back among the survivors: steady, every instance healthy by its load balancer."""
-        if (stale := job.stale()) is not None and await self._steering.wanted(job.zone) == OUT:
+        stale = job.stale() if job.progress.as_it_left else None
+        if stale is not None and await self._steering.wanted(job.zone) == OUT:
             return stale
         await self._steering.want_zone(job.zone, STEADY, job.fence)
 

@@ -50,6 +50,8 @@ def test_wrong_input_is_one_line_and_its_exit_code(lab: Shell) -> None:
     assert (2, "failout: --expires: 'soon' is no duration; write 90s, 5m or 2h") == soon.said
     rule = lab.run("zone", "evacuate", ZONE, *WHY, "--override", "I13", "--log", "none")
     assert (2, True) == (rule.code, "'I13' cannot be overridden here" in rule.err)
+    resumed = lab.run("deployments", "resume", *WHY, "--override", "I1")
+    assert (2, True) == (resumed.code, "'I1' cannot be overridden here" in resumed.err)
     silent = lab.run("deploy", "--to", "v2", "--yes", "--override", "I3")
     assert (2, "failout: --override goes with --to VERSION and a --reason of its own") == silent.said
 

@@ -127,6 +127,14 @@ class FleetContract:
             await rig.fleet.set_autoscaling(rig.zone, enabled=enabled, fence=OpenFence())
             assert rig.writes() == before
 
+    async def test_repairs_go_on_where_nothing_is_to_be_replaced_meanwhile(self, rig: FleetRig) -> None:
+        await rig.fleet.set_autoscaling(rig.zone, enabled=False, fence=OpenFence())
+        await rig.fleet.set_autoscaling(rig.zone, enabled=False, repairs=True, fence=OpenFence())
+        assert (await rig.fleet.describe(rig.zone)).autoscaling, "repairs change the fleet too"
+        before = rig.writes()
+        await rig.fleet.set_autoscaling(rig.zone, enabled=False, repairs=True, fence=OpenFence())
+        assert rig.writes() == before
+
     async def test_the_clouds_autoscaler_may_not_take_away_what_was_asked_for(self, rig: FleetRig) -> None:
         for wanted in (rig.zone.instances + 1, rig.zone.instances):
 

@@ -22,7 +22,7 @@ OUTCOMES: Mapping[str, tuple[E, ...]] = {
     "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STALE, E.STUCK, E.INTERRUPTED),
     "upgrade": (E.UPGRADED, E.UNHEALTHY, E.STUCK, E.INTERRUPTED),
     "verify": (E.VERIFIED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
-    "ramp": (E.STEP_PASSED, E.STEP_MERGED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
+    "ramp": (E.STEP_PASSED, E.STEP_MERGED, E.RAMPED, E.STALE, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
     "join": (E.JOINED, E.STALE, E.STUCK, E.INTERRUPTED),
     "bake": (E.BAKED, E.UNHEALTHY, E.INCONCLUSIVE, E.STUCK, E.INTERRUPTED),
     "settle": (E.SETTLED, E.STUCK, E.INTERRUPTED),
@@ -35,7 +35,7 @@ def start(on_failure: OnFailure = OnFailure.ROLLBACK_ZONE) -> DeployState:
 
 
 def outcome(effect: Effect, kind: E) -> Event:
-    args = {"undo": {}, "steps": STEPS} if kind in {E.ADMITTED, E.REPLANNED} else {}
+    args = {"undo": {}, "steps": STEPS} if kind in {E.ADMITTED, E.REPLANNED, E.PREPARED} else {}
     return Event(kind, effect.zone, "seen", args)  # type: ignore[arg-type]
 
 
@@ -53,7 +53,7 @@ def successors(state: DeployState) -> Iterator[tuple[Event, DeployState]]:
         yield chosen, apply(state, chosen, NOW)
     elif chosen is not None:
         for kind in OUTCOMES[chosen.kind]:
-            if kind is E.STALE and not state.zone(chosen.zone).as_it_left:
+            if kind is E.STALE and chosen.kind != "ramp" and not state.zone(chosen.zone).as_it_left:
                 continue
             event = outcome(chosen, kind)
             yield event, apply(state, event, NOW)

@@ -27,7 +27,16 @@ OUTCOMES: Mapping[str, tuple[OutingEvent, ...]] = {
     "relieve": (_V.PREPARED, _V.REPLANNED, _V.UNPREPARED, _V.INTERRUPTED),
     "plan-return": (_V.RETURN_PLANNED, _V.JOINED, _V.STUCK, _V.INTERRUPTED),
     "verify": (_V.VERIFIED, _V.UNHEALTHY, _V.INCONCLUSIVE, _V.STUCK, _V.INTERRUPTED),
-    "ramp": (_V.STEP_PASSED, _V.STEP_MERGED, _V.UNHEALTHY, _V.INCONCLUSIVE, _V.STUCK, _V.INTERRUPTED),
+    "ramp": (
+        _V.STEP_PASSED,
+        _V.STEP_MERGED,
+        _V.RAMPED,
+        _V.STALE,
+        _V.UNHEALTHY,
+        _V.INCONCLUSIVE,
+        _V.STUCK,
+        _V.INTERRUPTED,
+    ),
     "join": (_V.JOINED, _V.STALE, _V.STUCK, _V.INTERRUPTED),
     "settle": (_V.SETTLED, _V.STUCK, _V.INTERRUPTED),
     "warn": (_V.WARNED,),
@@ -68,7 +77,7 @@ def successors(state: OutingState) -> Iterator[tuple[Event, OutingState]]:
                     yield refused, apply(state, refused, NOW)
             elif chosen is not None:
                 for kind in OUTCOMES[chosen.kind]:
-                    if kind is _V.STALE and not state.as_it_left:
+                    if kind is _V.STALE and chosen.kind != "ramp" and not state.as_it_left:
                         continue
                     event = outcome(chosen, kind)
                     yield event, apply(state, event, NOW)

@@ -6,8 +6,8 @@ import pytest
 from core import explore, explore_outing
 
 from orchestrator.core import deploy, outing
-from orchestrator.core.deploy import Course, RunStatus
-from orchestrator.core.machine import Event, Facts
+from orchestrator.core.deploy import Course, E, RunStatus, apply, decide
+from orchestrator.core.machine import Effect, Event, Facts, Order
 from orchestrator.core.outing import OutingEvent, Stage
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState as Z
@@ -130,3 +130,14 @@ def test_an_outing_takes_these_orders_and_refuses_the_others_by_name(outings: se
 
 
 _ALL = {*outing.ORDERS, "rollback", "retarget"}
+
+
+@pytest.mark.parametrize("kind", ["resume", "rollback"])
+def test_i4_a_person_may_name_a_rule_that_the_run_skips_from_here_on(kind: str) -> None:
+    """A rollback may be refused for a zone that the sick version has killed, and that it would mend (I2)."""
+    held = apply(explore.start(), explore.outcome(Effect("admit", "a"), E.REFUSED), explore.NOW)
+    assert (S.HELD, ()) == (held.status, held.overrides)
+    named = Order(1, kind, "ada", "because", explore.NOW, {"overrides": ["I2"]})
+    event = decide(held, Facts(explore.NOW, (named,)))
+    assert isinstance(event, Event)
+    assert ("I2",) == apply(held, event, explore.NOW).overrides

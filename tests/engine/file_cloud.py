@@ -142,7 +142,7 @@ class FileCloud:
     async def set_minimum(self, zone: Zone, instances: int, fence: Fence) -> None:
         raise AssertionError("nothing was scaled")
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
         await fence.check()
         with self._open() as world:
             world["zones"][zone.id]["autoscaling"] = enabled

@@ -209,5 +209,34 @@ def test_a_zone_that_is_called_back_after_minutes_of_a_kill_switch_is_verified_f
     assert () == result.violations
 
 
+def test_steps_that_were_planned_while_nobody_was_there_are_planned_again() -> None:
+    """The zone got its whole part in one step, on what was measured before a pause. Seeds 9510 and 3856."""
+    crowd = ((6.0, 4.0), (40.0, good_deploy().users_rps))
+    told = (Command(12.5, "pause"), Command(60.0, "resume"))
+    result = simulate(1, replace(good_deploy(), loads=crowd, commands=told))
+    assert ("stale", "ramp") in steps(result), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_was_held_after_it_had_joined_keeps_its_part() -> None:
+    """A resume put it on the ramp again, and nobody had asked what the survivors then carry (I4). Seed 3438."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=230.0)
+    settles_s = next(h.at_s for h in simulate(1, scene).trace if h.args.get("step") == "settle")
+    cut, told = Cut(settles_s, AWS, 90.0), Command(settles_s + 100.0, "resume")
+    result = simulate(1, replace(scene, cuts=(cut,), commands=(told,)))
+    assert ("ramped", "ramp") in steps(result), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.02, 0.04])
+def test_a_zone_does_not_leave_on_guards_that_were_asked_before_another_left(at_s: float) -> None:
+    """A person had overridden I1, so two runs asked side by side; either was told that the other zone carries. Seed 8030."""
+    beside = ZoneOrder(at_s, "drain", f"{AWS}b", 75.0, overrides=("I1",))
+    zones = make_topology({AWS: 3, "aws/eu-west-1": 3}, instances=2)
+    result = simulate(1, Scenario(zones, users_rps=163.5, zone_orders=(beside,)))
+    assert ("stale", "drain") in steps(result), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
 def steps(result: Result) -> list[tuple[str, str]]:
     return [(h.what, str(h.args["step"])) for h in result.trace if h.kind == "log" and "step" in h.args]

@@ -65,9 +65,9 @@ class Fleets(SimFleet):
         self.clouds.check(zone.cloud)
         return await SimFleet.describe(self, zone)
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
         self.clouds.check(zone.cloud)
-        await SimFleet.set_autoscaling(self, zone, enabled=enabled, fence=fence)
+        await SimFleet.set_autoscaling(self, zone, enabled=enabled, fence=fence, repairs=repairs)
 
 
 @dataclass(frozen=True)

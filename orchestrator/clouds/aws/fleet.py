@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # What would change a fleet by itself. An idle zone would be scaled in by its alarms or by schedule; a repair
 # (ReplaceUnhealthy) would exchange instances while they are verified. HealthCheck goes on: it only marks. Launch,
 # Terminate and InstanceRefresh must go on too, or no upgrade moves; AddToLoadBalancer, or new instances serve nobody.
-FROZEN = frozenset({"AlarmNotification", "AZRebalance", "ReplaceUnhealthy", "ScheduledActions"})
+REPAIRS = frozenset({"ReplaceUnhealthy"})
+FROZEN = REPAIRS | {"AlarmNotification", "AZRebalance", "ScheduledActions"}
 
 NO_ROOM = re.compile(r"sufficient .*capacity|sufficient free addresses|(vCPU|instance) limit", re.IGNORECASE)
 RUNNING = frozenset({"Pending", "InProgress", "Baking", "Cancelling", "RollbackInProgress"})
@@ -156,31 +157,33 @@ class AwsFleet:
             lambda aws: aws.autoscaling.update_auto_scaling_group(AutoScalingGroupName=_name(zone), MinSize=instances),
         )
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
-        """Suspend or resume FROZEN, all of it: thaw only what `describe` called autoscaling before it was frozen.
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
+        """Suspend or resume FROZEN: thaw only what `describe` called autoscaling before it was frozen.
 
         What was marked unhealthy while the zone was dead stays marked (Auto Scaling User Guide, "health checks"), and
         would be replaced in traffic at the thaw (I13): the marks go first. The group's next check marks what is sick.
         """
         group = await self._group(zone)
         suspended = _suspended(group)
-        change = sorted(FROZEN & suspended if enabled else FROZEN - suspended)
-        if change and enabled:
-            for marked in (i["InstanceId"] for i in group["Instances"] if _is_lost(i)):
+        repairs = enabled if repairs is None else repairs
+        wanted = {p for p in FROZEN if not (repairs if p in REPAIRS else enabled)}
+        thaw, freeze = sorted(FROZEN & suspended - wanted), sorted(wanted - suspended)
+        if thaw:
+            for marked in (i["InstanceId"] for i in group["Instances"] if REPAIRS & set(thaw) and _is_lost(i)):
                 await self._call_healthy(zone, marked, fence)
             await self._at[zone.id].write(
                 zone.id,
                 "ResumeProcesses",
                 fence,
-                lambda aws: aws.autoscaling.resume_processes(AutoScalingGroupName=_name(zone), ScalingProcesses=change),
+                lambda aws: aws.autoscaling.resume_processes(AutoScalingGroupName=_name(zone), ScalingProcesses=thaw),
             )
-        elif change:
+        if freeze:
             await self._at[zone.id].write(
                 zone.id,
                 "SuspendProcesses",
                 fence,
                 lambda aws: aws.autoscaling.suspend_processes(
-                    AutoScalingGroupName=_name(zone), ScalingProcesses=change
+                    AutoScalingGroupName=_name(zone), ScalingProcesses=freeze
                 ),
             )
 

@@ -225,14 +225,15 @@ class AzureFleet:
             return
         await self._begin(zone, PATCH_CAPACITY, fence, lambda c, m: _patch_capacity(c, m, place, seen.model, instances))
 
-    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence) -> None:
+    async def set_autoscaling(self, zone: Zone, *, enabled: bool, fence: Fence, repairs: bool | None = None) -> None:
         """Switch automatic repairs and the autoscale setting. A zone that lacks one has nothing there to freeze.
 
         Thaws what a hand had switched off, too: thaw only what `describe` called autoscaling before it was frozen.
         """
         seen, setting = await asyncio.gather(self._look(zone), autoscale.read(self._place(zone)))
-        if seen.repairs == ("Suspended" if enabled else "Running"):
-            await self._set_repairs(zone, "Resume" if enabled else "Suspend", fence)
+        repairs = enabled if repairs is None else repairs
+        if seen.repairs == ("Suspended" if repairs else "Running"):
+            await self._set_repairs(zone, "Resume" if repairs else "Suspend", fence)
         if setting is not None and setting.enabled is not enabled:
             await autoscale.write(self._place(zone), setting, setting.profiles, fence, enabled=enabled)
 
