@@ -232,7 +232,8 @@ ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET, R
 class ZoneProgress(msgspec.Struct, frozen=True):
     """Where one zone stands. `goal` is the version it must reach, `previous` the one that it had when the run began.
 
-    `touched`: an upgrade was begun since it left traffic. `undo`: what was prepared for it and must be put back.
+    `touched`: an upgrade was begun since it left traffic. `undo`: what was prepared for it and must be put back. `sound`:
+    it was well when it was admitted.
     """
 
     zone: str
@@ -247,6 +248,7 @@ class ZoneProgress(msgspec.Struct, frozen=True):
     touched: bool = False
     first: bool = False
     undo: Mapping[str, Json] = msgspec.field(default_factory=dict)
+    sound: bool = True
     note: str = ""
 
     @property
@@ -374,8 +376,9 @@ def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
         state = ZONE_TRANSITIONS[zone.state][kind]
     except KeyError:
         raise IllegalTransition(f"zone {zone.zone}: {kind} while {zone.state}") from None
-    # What stood still stays as old as it is: a resume makes nothing known anew.
-    return replace(zone, state=state, since=zone.since if state is zone.state or kind is E.RESUME else now)
+    # What stood still stays as old as it is: neither a resume nor a call back makes anything known anew.
+    same = state is zone.state or kind is E.RESUME or (zone.state is _Z.DRAINING and state is _Z.JOINING)
+    return replace(zone, state=state, since=zone.since if same else now)
 
 
 def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, now: datetime) -> ZoneProgress:
@@ -387,7 +390,8 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         case E.ADMITTED:
             undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
             assert isinstance(undo, dict)
-            return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=zone.reverting)
+            sound, touched = event.args.get("sound", True) is True, zone.reverting
+            return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=touched, sound=sound)
         case E.CANCELLED | E.RECALLED if state.suspended:
             return replace(moved, withdrawing=True, step=0)
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:

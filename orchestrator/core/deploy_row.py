@@ -44,6 +44,7 @@ def _dump_zone(zone: ZoneProgress) -> Json:
         "reverting": zone.reverting,
         "withdrawing": zone.withdrawing,
         "touched": zone.touched,
+        "sound": zone.sound,
         "first": zone.first,
         "undo": dict(zone.undo),
         "note": zone.note,

@@ -72,11 +72,11 @@ def refuse_unsound_survivors(
     zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, gate: GatePolicy
 ) -> Refusal | None:
     """I2: every other zone has all of its instances ready, and its users' requests answered. Zero are not all ready."""
-    sick = [why for z in topology.zones() if z.id != zone and (why := _unsound(z.id, loads.get(z.id), gate))]
+    sick = [why for z in topology.zones() if z.id != zone and (why := unsound(z.id, loads.get(z.id), gate))]
     return Refusal("I2", f"{zone} may not leave: {', '.join(sick)}") if sick else None
 
 
-def _unsound(zone: str, load: ZoneLoad | None, gate: GatePolicy) -> str | None:
+def unsound(zone: str, load: ZoneLoad | None, gate: GatePolicy) -> str | None:
     if load is None:
         return f"{zone} is unmeasured"
     if load.instances == 0 or load.healthy < load.instances:

@@ -441,7 +441,9 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         stage = TRANSITIONS[state.stage][kind]
     except KeyError:
         raise IllegalTransition(f"outing of {state.zone}: {kind} while {state.stage}") from None
-    since = state.since if stage is state.stage or state.stage in HELD else now  # To hold it made nothing known anew.
+    # Neither to hold it nor to call it back made anything known anew.
+    called_back = state.stage is Stage.DRAINING and stage is Stage.JOINING
+    since = state.since if stage is state.stage or state.stage in HELD or called_back else now
     moved = replace(state, stage=stage, since=since, note=event.evidence or state.note)
     match kind:
         case _E.ADMITTED:

@@ -1,14 +1,11 @@
-"""I1, I2, I3 in practice: may this zone leave now, what must be prepared first, and putting that back afterwards."""
+"""I1, I2, I3 in practice: may this zone leave now, and what must be prepared first."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from math import floor
 from typing import Final, Protocol, TypeAlias, cast
-
-import msgspec
 
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
@@ -18,15 +15,14 @@ from orchestrator.core.guards import (
     ZoneLoad,
     plan_capacity,
     refuse_absent_survivors,
-    refuse_scaling_back,
     refuse_second_zone_out,
     refuse_unsound_survivors,
-    refuse_usual_weights,
+    unsound,
 )
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp, ramp_steps
+from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
@@ -37,7 +33,7 @@ WEIGHT_NOISE: Final = 0.01  # of all users: what a plan differs by when it is ma
 
 
 @dataclass(frozen=True, slots=True)
-class _Scaled:
+class Scaled:
     """A survivor's size `before` anything was prepared and `now`, and the minimum of its own autoscaler before."""
 
     before: int
@@ -46,34 +42,32 @@ class _Scaled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """What is prepared for a zone, as its row holds it. `weights`: the regions'."""
 
-    scale: Mapping[str, _Scaled]
+    scale: Mapping[str, Scaled]
     weights: Mapping[str, int]
 
     @classmethod
-    def of(cls, undo: Mapping[str, Json]) -> _Prepared:
+    def of(cls, undo: Mapping[str, Json]) -> Prepared:
         scale = cast("dict[str, dict[str, int]]", undo.get("scale", {}))
         weights = cast("dict[str, int]", undo.get("weights", {}))
-        sizes = {z: _Scaled(c["from"], c["to"], c.get("minimum", c["from"])) for z, c in scale.items()}
+        sizes = {z: Scaled(c["from"], c["to"], c.get("minimum", c["from"])) for z, c in scale.items()}
         return cls(sizes, weights)
 
-    def with_plan(
-        self, plan: CapacityPlan, fleets: Mapping[str, FleetSeen], loads: Mapping[str, ZoneLoad]
-    ) -> _Prepared:
+    def with_plan(self, plan: CapacityPlan, fleets: Mapping[str, FleetSeen], loads: Mapping[str, ZoneLoad]) -> Prepared:
         """Add what a newer plan asks for; what a survivor had before anything was prepared stays known."""
         scale = dict(self.scale)
         for zone, wanted in plan.scale.items():
             own, size = fleets[zone].autoscaler, loads[zone].instances
-            had = scale.get(zone, _Scaled(size, size, own.minimum if own else size))
+            had = scale.get(zone, Scaled(size, size, own.minimum if own else size))
             scale[zone] = replace(had, now=max(wanted, had.now))
-        return _Prepared(scale, plan.weights or self.weights)
+        return Prepared(scale, plan.weights or self.weights)
 
-    def without_room(self, have: Mapping[str, int], weights: Mapping[str, int]) -> _Prepared:
+    def without_room(self, have: Mapping[str, int], weights: Mapping[str, int]) -> Prepared:
         """Be content with what the survivors have; the global tier moves the rest."""
         scale = {z: replace(s, now=min(s.now, max(s.before, have[z]))) for z, s in self.scale.items()}
-        return _Prepared(scale, weights)
+        return Prepared(scale, weights)
 
     def row(self) -> dict[str, Json]:
         scale: dict[str, Json] = {
@@ -102,7 +96,7 @@ def overridden(refusal: Refusal) -> str:
 
 
 class Capacity:
-    """The effects before a zone leaves and after it is back: admit, prepare, settle."""
+    """The effects before a zone leaves: admit, prepare; and relieve, which makes up for them."""
 
     def __init__(self, gauge: Gauge, steering: Steering) -> None:
         self._gauge = gauge
@@ -125,16 +119,23 @@ class Capacity:
         if isinstance(ruled, Refusal):
             return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
         plan, loads = ruled
-        prepared = await self._with_plan(job, _Prepared({}, {}), plan, loads)
+        prepared = await self._with_plan(job, Prepared({}, {}), plan, loads)
         measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
         versions = {i.version for i in fleet.instances}
         ran = versions.pop() if len(versions) == 1 else None
-        args: dict[str, Json] = {"undo": prepared.row(), "steps": self.steps(job, loads), "version": ran}
+        own = loads.get(job.zone.id)
+        sound = own is not None and unsound(job.zone.id, own, job.policy.gate) is None
+        args: dict[str, Json] = {
+            "undo": prepared.row(),
+            "steps": self.steps(job, loads),
+            "version": ran,
+            "sound": sound,
+        }
         return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
 
     async def _with_plan(
-        self, job: Job, prepared: _Prepared, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]
-    ) -> _Prepared:
+        self, job: Job, prepared: Prepared, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]
+    ) -> Prepared:
         fleets = {z: await self._gauge.fleet(job.world.topology.zone(z)) for z in plan.scale}
         return prepared.with_plan(plan, fleets, loads)
 
@@ -210,7 +211,7 @@ class Capacity:
         What the row says is prepared is made so first. Then every guard is asked again, for minutes may have passed
         since admission: the zone leaves only when it could leave with nothing more to prepare.
         """
-        prepared = _Prepared.of(job.progress.undo)
+        prepared = Prepared.of(job.progress.undo)
 
         async def ask() -> None:
             await self._freeze(job)
@@ -244,7 +245,7 @@ class Capacity:
             await adapter.set_minimum(job.zone, fleet.autoscaler.minimum, job.fence)
         self._gauge.forget(job.zone)
 
-    async def _prepare(self, job: Job, prepared: _Prepared, ask: Callable[[], Awaitable[None]], rule: _Rule) -> Event:
+    async def _prepare(self, job: Job, prepared: Prepared, ask: Callable[[], Awaitable[None]], rule: _Rule) -> Event:
         """Ask, see it, ask the rules again. Where a survivor has no room, the global tier moves what it cannot carry."""
         try:
             stopped = await job.do(ask, late=E.UNPREPARED, doing="asking for capacity")
@@ -270,7 +271,7 @@ class Capacity:
 
         Its own scaling is frozen if its cloud answers; nothing waits for that.
         """
-        prepared = _Prepared.of(job.progress.undo)
+        prepared = Prepared.of(job.progress.undo)
 
         async def ask() -> None:
             for zone_id, scaled in prepared.scale.items():
@@ -293,7 +294,7 @@ class Capacity:
         fleet, repairs = job.world.fleet(job.zone), not job.progress.upgrades
         await fleet.set_autoscaling(job.zone, enabled=False, repairs=repairs, fence=job.fence)
 
-    async def _see_prepared(self, job: Job, prepared: _Prepared, rule: _Rule) -> Event:
+    async def _see_prepared(self, job: Job, prepared: Prepared, rule: _Rule) -> Event:
         """Wait until what was asked for is there; then ask again whether it suffices."""
         stopped = None
         for zone_id, scaled in prepared.scale.items():
@@ -348,141 +349,3 @@ class Capacity:
             return done
         # Answers that resolvers hold live for the TTL; only then is the load really elsewhere.
         return await job.wait(job.world.topology.global_tier.ttl_s, "waiting for the DNS TTL")
-
-    async def settle(self, job: Job) -> Event:
-        """Put back what was prepared: the regions' weights, the zone's own scaling, the survivors' size."""
-        prepared = _Prepared.of(job.progress.undo)
-        if prepared.weights:
-            base = {region.id: region.weight for region in job.world.topology.regions}
-            moved = await self._until_usual(job) or await self.move_weights(job, base, E.STUCK)
-            if moved is not None:
-                return moved
-
-        async def thaw() -> None:
-            await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=True, fence=job.fence)
-
-        stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
-        for zone_id, scaled in prepared.scale.items():
-            stopped = stopped or await self._give_back(job, job.world.topology.zone(zone_id), scaled)
-        return stopped or job.event(E.SETTLED, "what was prepared is undone")
-
-    async def _give_back(self, job: Job, survivor: Zone, scaled: _Scaled) -> Event | None:
-        """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.
-
-        Its minimum is what was raised, and is put back either way.
-        """
-
-        async def look() -> FleetSeen:
-            return await self._gauge.fleet(survivor, anew=True)
-
-        doing = f"looking at {survivor.id}"
-        fleet = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
-        if isinstance(fleet, Event):
-            return fleet
-        minimum = min(scaled.minimum, fleet.desired)
-        if fleet.desired <= scaled.now:
-            before = min(scaled.before, fleet.desired)  # Whoever else had scaled it may have put that back already.
-            stopped = await self._until_spare(job, survivor, before)
-            stopped = stopped or await self.scale_back(job, survivor, before)
-            if stopped is not None or minimum == before:
-                return stopped
-
-        async def release() -> None:
-            await job.world.fleet(survivor).set_minimum(survivor, minimum, job.fence)
-
-        doing = f"giving {survivor.id} its minimum of {minimum} back"
-        stopped = await job.do(release, late=E.STUCK, doing=doing)
-        wanted = await self._steering.wanted(survivor)
-        if stopped is None and wanted != STEADY:  # A scaling back was cut short, and a part of it is out of traffic.
-            return await self._rejoin(job, survivor)
-        return stopped
-
-    async def _until_usual(self, job: Job) -> Event | None:
-        """I3: a zone that left beside this one, or was lost meanwhile, may be what the weights stay moved for."""
-
-        async def look() -> bool | NotYet:
-            loads, seen = await self._gauge.loads(job.policy.load_window_s), await self._steering.seen()
-            refusal = refuse_usual_weights(
-                job.zone.id, seen, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
-            )
-            if refusal is None or refusal.rule in job.overrides:
-                return True
-            return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
-
-        doing = "giving the regions their usual weights"
-        done = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
-        return done if isinstance(done, Event) else None
-
-    async def _until_spare(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
-        """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
-
-        async def look() -> bool | NotYet:
-            loads, seen = dict(await self._gauge.loads(job.policy.load_window_s)), await self._steering.seen()
-            for zone in loads.keys() & seen.keys() - {job.zone.id, survivor.id}:
-                # Out beside this one, or on its way back: it is ready, and carries nothing, or a part.
-                carries = 1.0 if seen[zone].placement is Placement.STEADY else seen[zone].share or 0.0
-                loads[zone] = msgspec.structs.replace(loads[zone], healthy=floor(carries * loads[zone].healthy))
-            refusal = refuse_scaling_back(
-                survivor.id, wanted, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
-            )
-            if refusal is None or refusal.rule in job.overrides:
-                return True
-            return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
-
-        doing = f"scaling {survivor.id} back to {wanted}"
-        done = await job.until(look, job.policy.prepare_timeout_s, late=E.STUCK, doing=doing)
-        return done if isinstance(done, Event) else None
-
-    async def scale_back(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
-        """Make a survivor smaller without cutting a user's connection.
-
-        Where the cloud drains what it ends (AWS), asking is enough. Where it just ends machines (Azure), those that go
-        are taken out of traffic first: a share of wanted/now leaves out exactly those that `scale` ends.
-        """
-        if job.world.traffic(job.world.topology.region_of(survivor.id)).whole_instances() and wanted > 0:
-            emptied = await self._empty_surplus(job, survivor, wanted)
-            if emptied is not None:
-                return emptied
-        had: set[str] = set()
-
-        async def ask() -> None:
-            had.update(i.id for i in (await self._gauge.fleet(survivor, anew=True)).instances)
-            await job.world.fleet(survivor).scale(survivor, wanted, job.fence)
-
-        stopped = await job.do(ask, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}")
-        self._gauge.forget(survivor)
-
-        async def look() -> bool | NotYet:
-            fleet = await self._gauge.fleet(survivor, anew=True)
-            left = sum(i.id in had for i in fleet.instances)  # What its own autoscaler adds is none of ours.
-            return True if left <= wanted else NotYet(f"{survivor.id} has {left} instances, {wanted} wanted")
-
-        if stopped is None:
-            gone = await job.until(
-                look, job.policy.prepare_timeout_s, late=E.STUCK, doing=f"scaling {survivor.id} back to {wanted}"
-            )
-            stopped = gone if isinstance(gone, Event) else None
-        return stopped or await self._rejoin(job, survivor)
-
-    async def _rejoin(self, job: Job, survivor: Zone) -> Event | None:
-        await self._steering.want_survivor(survivor, STEADY, job.fence)
-
-        async def steady() -> object:
-            return await self._steering.until_zone(survivor, job.fence)
-
-        doing = f"making {survivor.id} steady again"
-        done = await job.until(steady, job.policy.drain_timeout_s, late=E.STUCK, doing=doing)
-        return done if isinstance(done, Event) else None
-
-    async def _empty_surplus(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
-        """Take those out of traffic that `scale` will end, of as many as there are then: it may grow meanwhile."""
-
-        async def look() -> object:
-            now = len((await self._gauge.fleet(survivor, anew=True)).instances)
-            if now <= wanted:
-                return True
-            await self._steering.want_survivor(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
-            return await self._steering.until_drained(survivor, job.fence)
-
-        done = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing=f"making {survivor.id} smaller")
-        return done if isinstance(done, Event) else None

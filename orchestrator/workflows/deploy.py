@@ -15,6 +15,7 @@ from orchestrator.workflows.job import Job
 from orchestrator.workflows.leaving import Leaving
 from orchestrator.workflows.polling import Interrupted
 from orchestrator.workflows.returning import Returning
+from orchestrator.workflows.settling import Settling
 from orchestrator.workflows.steering import Steering
 from orchestrator.workflows.world import World
 
@@ -47,7 +48,7 @@ class DeployPerformer:
             "ramp": returning.ramp,
             "join": returning.join,
             "bake": returning.bake,
-            "settle": capacity.settle,
+            "settle": Settling(gauge, steering, capacity).settle,
         }
 
     async def perform(self, state: DeployState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:

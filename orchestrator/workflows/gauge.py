@@ -18,6 +18,7 @@ from orchestrator.workflows.world import World
 
 PEERS_STALE_S: Final = 60.0
 LOAD_STALE_S: Final = 15.0
+LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
 
@@ -113,14 +114,16 @@ class Gauge:
             self._last.pop(instance, None)
         self._readings = [{**reading, zone.id: replace(reading[zone.id], counters={})}]
 
-    async def loads(self, window_s: float) -> Mapping[str, ZoneLoad]:
+    async def loads(self, window_s: float, *, lately: bool = True) -> Mapping[str, ZoneLoad]:
         """Measure every zone over at least `window_s`, using what was read lately where that is enough.
+
+        Over LONGEST windows at most, for the load may have been another before that; `lately` False: over any time.
 
         Raises Transient when an agent cannot be asked, or answered too late to tell: a load that cannot be measured is
         unknown, not zero (I2). A zone where no instance answers is left out, and the guards refuse.
         """
         latest = await self.tick()
-        old = self._old_enough(latest, window_s)
+        old = self._old_enough(latest, window_s, LONGEST * window_s if lately else LOAD_STALE_S)
         if old is None:
             old = latest
             await self._world.clock.sleep(window_s)
@@ -146,14 +149,17 @@ class Gauge:
             loads[zone.id] = ZoneLoad(zone.id, rps, whole, ready, requests, errors)
         return loads
 
-    def _old_enough(self, latest: Reading, window_s: float) -> Reading | None:
+    def _old_enough(self, latest: Reading, window_s: float, longest_s: float) -> Reading | None:
         """The newest reading that is at least `window_s` older, of the same instances.
 
         One that is known since may have served for long: all of its requests would count as of this window. Not where none
         was known, as in a zone that was emptied to be upgraded (`start_afresh`): all that is there has begun since.
         """
         for reading in reversed(self._readings):
-            old = all(seconds_between(reading, latest, z) >= window_s for z in latest)
+            apart_s = min(seconds_between(reading, latest, z) for z in latest)
+            if apart_s > longest_s:
+                return None
+            old = apart_s >= window_s
             grown = gone_between({z: r for z, r in latest.items() if z in reading and reading[z].counters}, reading)
             if old and not grown and not gone_between(reading, latest):
                 return reading

@@ -31,6 +31,9 @@ class Progress(Protocol):
     def as_it_left(self) -> bool: ...
 
     @property
+    def sound(self) -> bool: ...
+
+    @property
     def upgrades(self) -> bool: ...
 
     @property
@@ -83,6 +86,9 @@ class Job:
         if waited_s <= STALE_S:
             return None
         return self.event(E.STALE, f"it stood still for {waited_s:.0f} s: what was known of it is asked anew (I2, I3)")
+
+    def unsound(self) -> Event | None:
+        return None if self.progress.sound else self.event(E.STALE, "it was sick when it began to leave (I2)")
 
     def event(self, kind: StrEnum, evidence: str, args: Mapping[str, Json] | None = None) -> Event:
         return Event(kind, self.zone.id, evidence, args or {})

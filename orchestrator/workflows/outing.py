@@ -20,6 +20,7 @@ from orchestrator.workflows.job import Job
 from orchestrator.workflows.leaving import Leaving
 from orchestrator.workflows.polling import Interrupted, NotYet
 from orchestrator.workflows.returning import Returning
+from orchestrator.workflows.settling import Settling
 from orchestrator.workflows.steering import Steering, told
 from orchestrator.workflows.world import World
 
@@ -55,7 +56,7 @@ class OutingPerformer:
             "verify": self._returning.verify,
             "ramp": self._ramp,
             "join": self._returning.join,
-            "settle": self._capacity.settle,
+            "settle": Settling(self._gauge, self._steering, self._capacity).settle,
         }
 
     async def perform(self, state: OutingState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
@@ -90,7 +91,9 @@ class OutingPerformer:
             if isinstance(granted, NotYet):
                 return granted
             version = _version(fleet, probes) or ""
-            sound = judge_fleet(probes, fleet.desired, version).verdict is Verdict.HEALTHY
+            sound = (
+                bool(granted.args["sound"]) and judge_fleet(probes, fleet.desired, version).verdict is Verdict.HEALTHY
+            )
             return job.event(OutingEvent.ADMITTED, granted.evidence, {**granted.args, "goal": version, "sound": sound})
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")

@@ -21,6 +21,7 @@ from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
 from orchestrator.workflows.job import Job
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
+from orchestrator.workflows.settling import Settling
 from orchestrator.workflows.steering import Steering, told
 from orchestrator.workflows.world import World
 
@@ -103,6 +104,7 @@ class RegionPerformer:
         self._world = world
         self._gauge, self._steering = Gauge(world), Steering(world)
         self._capacity = Capacity(self._gauge, self._steering)
+        self._settling = Settling(self._gauge, self._steering, self._capacity)
         self._effects: Mapping[str, Callable[[_Move], Awaitable[Event]]] = {
             "admit-region": self._admit,
             "prepare-region": self._prepare,
@@ -360,7 +362,7 @@ class RegionPerformer:
         stopped = await self._weigh(move, usual_weights(move.topology), "putting the usual weights back")
         for zone_id, before in _sizes(move.state, "from").items():
             zone = move.topology.zone(zone_id)
-            stopped = stopped or await self._capacity.scale_back(move.job(zone), zone, before)
+            stopped = stopped or await self._settling.scale_back(move.job(zone), zone, before)
         if stopped is not None:
             return _translated(stopped, M.STUCK)
         return Event(M.SETTLED, evidence="every region has its usual weight, what was scaled is undone")

@@ -11,7 +11,7 @@ from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import OUT, STEADY, RampStep, ramp
+from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -41,7 +41,7 @@ class Returning:
             if isinstance(seen, NotYet):
                 return seen
             # What is usual: measured, also right after a crash.
-            return seen, await self._gauge.loads(job.policy.load_window_s)
+            return seen, await self._gauge.loads(job.policy.load_window_s, lately=False)
 
         ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
@@ -88,7 +88,7 @@ class Returning:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
         document, stale = await self._steering.document(), job.stale()
         wanted = document.zones.get(job.zone.id, STEADY)
-        if wanted == OUT and stale is not None:
+        if stale is not None and job.progress.step == 0 and await self._takes_nothing(job, wanted):
             return stale
         if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
             # It was held while it joined, or later: to take a part of that away again would need the guards.
@@ -105,6 +105,13 @@ class Returning:
             return job.event(E.STEP_MERGED, why)
         placed = await self._place(job, step)
         return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}")
+
+    async def _takes_nothing(self, job: Job, wanted: ZoneTraffic) -> bool:
+        """Its first step may be recorded, and not yet be there."""
+        if wanted == OUT:
+            return True
+        seen = await self._steering.seen_zone(job.zone) if wanted.placement is Placement.RAMP else None
+        return seen is not None and seen.taking == 0
 
     async def _until_fit(self, job: Job) -> Mapping[str, ZoneLoad] | Event:
         """I2: its own instances must be sound, else it goes back. What ails the region only makes it wait for a person.
@@ -227,9 +234,9 @@ class Returning:
 
     async def join(self, job: Job) -> Event:
         """Back among the survivors: steady, every instance healthy by its load balancer."""
-        stale = job.stale() if job.progress.as_it_left else None
-        if stale is not None and await self._steering.wanted(job.zone) == OUT:
-            return stale
+        unknown = job.stale() or job.unsound() if job.progress.as_it_left else None
+        if unknown is not None and await self._steering.wanted(job.zone) == OUT:
+            return unknown
         await self._steering.want_zone(job.zone, STEADY, job.fence)
 
         async def look() -> str | NotYet:
