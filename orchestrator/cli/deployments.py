@@ -14,10 +14,12 @@ from orchestrator.cli.status import human_run
 from orchestrator.core.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.core.machine import Json
     from orchestrator.engine.glance import Glance
+
+    Given = Callable[..., None]
 
 
 @click.group("deployments")
@@ -84,26 +86,22 @@ def _human(data: dict[str, Any]) -> str:
     return told + (f"\n\nreport: {data['report']}" if data["report"] else "")
 
 
-def _order(kind: str, help_: str) -> None:
+def _order(kind: str, help_: str, *, may_override: bool = False) -> None:
+    told = "From here on skip this rule (I2, I3, I14), with your name in the audit log."
+    if may_override:
+        override_option: Callable[[Given], Given] = click.option("--override", multiple=True, help=told)
+    else:
+        override_option = lambda give: give  # noqa: E731
+
     @command.command(kind, help=help_)
     @click.argument("run", required=False)
     @click.option("--reason", required=True, help="Why; it goes into the records.")
+    @override_option
     @config_option
     @options
-    def give(run: str | None, reason: str, config: Path | None, *, as_json: bool) -> None:
-        _give(config, run, kind, reason, {}, as_json=as_json)
-
-
-def _order_that_may_override(kind: str, help_: str) -> None:
-    @command.command(kind, help=help_)
-    @click.argument("run", required=False)
-    @click.option("--reason", required=True, help="Why; it goes into the records.")
-    @click.option(
-        "--override", multiple=True, help="From here on skip this rule (I2, I3, I14), with your name in the audit log."
-    )
-    @config_option
-    @options
-    def give(run: str | None, reason: str, override: tuple[str, ...], config: Path | None, *, as_json: bool) -> None:
+    def give(
+        run: str | None, reason: str, config: Path | None, *, as_json: bool, override: tuple[str, ...] = ()
+    ) -> None:
         from orchestrator.operations.deploys import OVERRIDABLE  # noqa: PLC0415
         from orchestrator.operations.outings import require_overridable  # noqa: PLC0415
 
@@ -150,9 +148,9 @@ async def _post(config: Path | None, run: str, kind: str, reason: str, args: Map
 
 
 _order("pause", "Stop between two steps; traffic stays where it is.")
-_order_that_may_override("resume", "Go on after a pause, or try again after a hold.")
+_order("resume", "Go on after a pause, or try again after a hold.", may_override=True)
 _order("abort", "Bring the zone that is out back at the version it had, and end.")
-_order_that_may_override("rollback", "Bring every zone back to the version it had, newest first, and end.")
+_order("rollback", "Bring every zone back to the version it had, newest first, and end.", may_override=True)
 
 
 @command.command()

@@ -377,8 +377,6 @@ class SimAgent:
         boxes = [box for box in map(self._reach, peers) if box is not None]
         parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in boxes]
         await self.wire.write("agent.admit", _about(peers), parts, None)
-        if self.wire.process.stalled_until_s > self.world.now_s - 1.0:
-            self.world.disturbed_at_s = self.world.now_s  # It slept between its look at the lease and the agent.
         dark = [peer for peer in peers if self._reach(peer) is None]
         if dark:
             raise Transient(f"{_about(dark)} did not take its admission flag")

@@ -16,7 +16,7 @@ from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
 GONE = 0.001  # a zone with no more than this takes nothing
-DETECT_S = 15.0  # nobody is blamed for what befell the world this recently: loads are measured over as long (gauge.py)
+DETECT_S = 12.0  # nobody is blamed for what befell the world this recently: it could not have been seen yet
 SLACK = 0.02  # utilisation: rounding of weights, and of whole instances
 SICK = 0.04  # a share of failed requests that the gates must see
 SEEN = 10.0  # so many failed requests, within DETECT_S
@@ -111,9 +111,9 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
 class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
-    Does not verify: sickness below a failed share of 4 % or of fewer than 10 requests in 15 s, slowness, what befell
-    the world in the last 15 s, a dead zone that only gets its part of the weights back, and to which its load balancer
-    sends nobody, or what is put back by hand.
+    Does not verify: sickness below a failed share of 4 % or of fewer than 10 requests in 12 s, slowness, what befell
+    the world in the last 12 s, a dead zone that only gets its part of the weights back, and to which its load balancer
+    sends nobody, what else is sick when a zone leaves that serves nobody, or what is put back by hand.
     """
 
     rule: ClassVar[str] = "I2"
@@ -159,7 +159,7 @@ class _Overuse:
 class CarriesTheLoad(Checker):
     """I3: no serving zone is used beyond `max_utilisation` because of what Failout did.
 
-    Blames whoever made it worse: a rise within 15 s of a fault, a healing or a rise of load is not ours, nor is what
+    Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
     is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
     at once, or while another zone of the region is dead or two are out. Does not verify: single instances, utilisation by anything
     but requests, or a moment above the bound and below what the instances can carry (on AWS the ramp is made
@@ -235,7 +235,7 @@ class NoReplacementUnderTraffic(Checker):
     """I13: no instance is replaced while its zone takes traffic or has requests in flight.
 
     Does not verify: the zone's health checks, scaling in, which ends instances of serving zones on purpose, or a zone
-    that somebody has put back by hand in the last 15 s.
+    that somebody has put back by hand in the last 12 s.
     """
 
     rule: ClassVar[str] = "I13"
@@ -256,7 +256,7 @@ class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole.
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
-    judgement in each, a share that grew because another zone of the region is lost or came back in the last 15 s, or
+    judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, or
     a zone that somebody brought back by hand.
     """
 

@@ -24,7 +24,7 @@ from orchestrator.sim.checkers import (
 from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
 from orchestrator.sim.world import World
 
-STOPS_WITHIN_S = 30.0  # a call under way, each part of it slow, a load being measured: what a switch cannot call back
+STOPS_WITHIN_S = 15.0  # a call under way, a load being measured: what a switch cannot call back
 CALL_S = 3.5  # the slowest call
 HEEDS_WITHIN_S = 30.0  # a look at every signal and every survivor with slow calls, and a carrier that dies meanwhile
 QUIET_S = 30.0  # on top of the longest effect
@@ -103,8 +103,8 @@ class JudgedAfterwards(DeedChecker):
     """I4: a zone leaves only when what stays can carry its region's load, not what is there while it is still in.
 
     Projects, at the moment of leaving, the region's users onto the other zones' healthy instances. Does not verify:
-    the other regions, a sick version that must leave at once, what a person evacuates or overrides by name, or what
-    happened in the 15 s after that, a fault or a rise of load.
+    the other regions, a dead zone, a sick version that must leave at once, what a person evacuates or overrides by name, or what
+    happened in the 12 s after that, a fault or a rise of load.
     """
 
     rule: ClassVar[str] = "I4"
@@ -247,7 +247,7 @@ class NewestFirst(DeedChecker):
 class StopsWhenTold(DeedChecker):
     """I14: while the kill switch is on nothing is changed; while a freeze is on no further zone leaves.
 
-    What was under way may end (30 s). A zone that left before the freeze is brought back, and a rollback, an abort or
+    What was under way may end (15 s). A zone that left before the freeze is brought back, and a rollback, an abort or
     an outing that a person ordered goes on; so does a run that was about to empty its zone when it was paused, once a
     person resumes it or gives it a new target. Does not verify: automatic failovers.
     """

@@ -17,7 +17,6 @@ from typing import Any, cast
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
 from orchestrator.core.errors import Refused, Rejected, Transient
 from orchestrator.core.machine import Machine
-from orchestrator.core.outing import Stage
 from orchestrator.core.traffic import STEADY
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
@@ -455,24 +454,23 @@ class History:
     def _unconverged(self) -> list[Violation]:
         """Everything that is not as it should be once all is healed and the run has ended (I8, I11)."""
         state = self.state()
-        outings = [(run.id, self.outings.state(run)) for run in self.outings.unfinished()]
-        # A sick version on hold is a named hold, whoever has its zone out: a person must choose.
-        held = {o.zone for _, o in outings if o.stage is Stage.HELD_OUT and self._runs_sick(o.zone)}
-        wrong = [self._late(o.zone, f"{r} is left {o.stage}, {o.reason}") for r, o in outings if o.zone not in held]
+        outings = [(run, self.outings.state(run)) for run in self.outings.unfinished()]
+        wrong = [self._late(o.zone, f"{run.id} never ended: {o.stage}, {o.reason}") for run, o in outings]
         drills = [(run, self.drills.state(run)) for run in self.drills.unfinished()]
         wrong += [self._late(d.wish.place, f"{run.id} never ended: {d.phase}, {d.reason}") for run, d in drills]
         if state.status not in FINISHED:
-            if state.status is RunStatus.HELD and self.scenario.target != WELL:
-                return wrong
-            told = f"{z.zone} is {z.state}: {z.note}" if (z := state.active_zone()) else state.reason
+            active = state.active_zone()
+            if state.status is RunStatus.HELD and self.scenario.target != WELL and active is not None:
+                return wrong  # A sick version on hold is a named hold: a person must choose.
+            told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
             return [*wrong, self._late("", f"never ended: {state.status}; {told}")]
-        if {lease.zone for lease in _now(self.store.leases(self.scenario.topology.service))} - held:
+        if _now(self.store.leases(self.scenario.topology.service)):
             wrong.append(self._late("", "a lease is left"))
         baseline = {region.id: region.weight for region in self.scenario.topology.regions}
         if self.world.dns_weights != baseline:
             wrong.append(self._late("", f"region weights are left at {self.world.dns_weights}"))
         traffic = _now(self.store.load_traffic(self.scenario.topology.service))
-        for progress in (z for z in state.zones if z.zone not in held):
+        for progress in state.zones:
             zone = self.world.zones[progress.zone]
             versions = {box.version for box in zone.boxes}
             well = all(box.life is Life.RUNNING and box.listening for box in zone.boxes)

@@ -191,7 +191,7 @@ def keep_carried(
 class PersonsDoing(Edges):
     """Judges nothing: a zone that leaves by an evacuation or against a rule is a person's doing, as a fault is nobody's.
 
-    It looks before the others do, so that I2, I3 and I4 blame no run for what follows within their 15 s.
+    It looks before the others do, so that I2, I3 and I4 blame no run for what follows within their 12 s.
     """
 
     outings: Outings = field(default=cast("Outings", None))
