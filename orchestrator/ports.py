@@ -164,7 +164,7 @@ class Agent(Protocol):
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
         """Send `requests` real requests, marked synthetic, spread over the peers."""
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
         """Set the admission flag that `/admit` answers from. Off: instances also close their connections as they answer."""
 
 

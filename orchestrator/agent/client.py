@@ -12,7 +12,7 @@ import httpx
 
 from orchestrator.core.errors import Denied, Rejected, Transient
 from orchestrator.core.health import Counters, InstanceProbe, Synthetic
-from orchestrator.ports import Peer
+from orchestrator.ports import Fence, Peer
 
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
@@ -57,7 +57,8 @@ class HttpAgent:
         fields = {"requests": requests, "timeout_s": timeout_s}
         return await self._call("synthesize", peers, lambda said: Synthetic(**said["synthetic"]), fields, timeout_s)
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
+        await fence.check()
         await self._call("admit", peers, lambda _: None, {"admitted": admitted})
 
     async def _call(

@@ -12,7 +12,7 @@ from typing import TypeVar
 from orchestrator.agent.wire import Reply, Wire, WireError
 from orchestrator.core.errors import Denied, FailoutError, Rejected, Transient
 from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
-from orchestrator.ports import Peer
+from orchestrator.ports import Fence, Peer
 
 ANSWER_TIMEOUT_S = 1.0  # per request: what a user would call failed
 CONCURRENCY = 64
@@ -58,8 +58,9 @@ class LocalAgent:
         good = sorted(ms for ms in results if ms is not None)
         return Synthetic(len(results), len(good), len(results) - len(good), quantile(good, 0.50), quantile(good, 0.99))
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
         """Ask every peer, also after one has failed; then raise Transient or Rejected naming those that did not take it."""
+        await fence.check()
         body = b'{"admitted": true}' if admitted else b'{"admitted": false}'
         troubles = await self._each(peers, lambda peer, wire: self._admit(peer, wire, body))
         told = "; ".join(str(trouble) for trouble in troubles if trouble is not None)

@@ -156,8 +156,16 @@ async def _synthesize(agent: Agent, peers: list[Peer], fields: Fields) -> Any:  
     return {"synthetic": asdict(await agent.synthesize(peers, **fields))}
 
 
+class _Checked:
+    """Whoever asked has read its own fence right before (`client.HttpAgent.admit`)."""
+
+    number = 0
+
+    async def check(self) -> None: ...
+
+
 async def _admit(agent: Agent, peers: list[Peer], fields: Fields) -> Any:  # noqa: ANN401 JSON
-    await agent.admit(peers, **fields)
+    await agent.admit(peers, **fields, fence=_Checked())
     return {}
 
 

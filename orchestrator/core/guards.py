@@ -68,6 +68,24 @@ def refuse_absent_survivors(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal 
     return Refusal("I2", f"{zone} may not leave: {', '.join(absent)}") if absent else None
 
 
+def refuse_beside_one_on_its_way(
+    zone: str, seen: Mapping[str, ZoneSeen], loads: Mapping[str, ZoneLoad]
+) -> Refusal | None:
+    """I1: a sound zone that takes no users yet is out, whatever was wished for it: its load balancer has yet to see it.
+
+    Asked last: it is I2's first (`refuse_absent_survivors`), and a person may have overridden that for a dead one.
+    """
+    on_their_way = [
+        z
+        for z, s in sorted(seen.items())
+        if z != zone and not min(s.taking, s.healthy) and z in loads and loads[z].healthy
+    ]
+    if on_their_way:
+        told = ", ".join(f"{z} is ready and takes no users yet" for z in on_their_way)
+        return Refusal("I1", f"{zone} may not leave: {told}; one zone may be out at a time")
+    return None
+
+
 def refuse_unsound_survivors(
     zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, gate: GatePolicy
 ) -> Refusal | None:
@@ -102,6 +120,14 @@ def refuse_replacing(zone: str, seen: ZoneSeen | None, in_flight: int | None) ->
 def _capacity_rps(topology: Topology, loads: Mapping[str, ZoneLoad], region: str, without: str | None) -> float:
     zones = (z for z in topology.region(region).zones if z.id != without and z.id in loads)
     return sum(z.rps_per_instance * loads[z.id].healthy for z in zones)
+
+
+def fair_rps(zone: str, loads: Mapping[str, ZoneLoad], topology: Topology) -> float:
+    """The part of its region's load that a zone gets when all of its instances are back: by instances, not by zones."""
+    region = topology.region_of(zone)
+    others = sum(loads[z.id].healthy for z in region.zones if z.id != zone and z.id in loads)
+    own = loads[zone].instances if zone in loads else topology.zone(zone).instances
+    return sum(loads[z.id].rps for z in region.zones if z.id in loads) * own / ((own + others) or 1)
 
 
 def _utilisation(load_rps: float, capacity_rps: float) -> float:

@@ -454,7 +454,7 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.CONTESTED:
             return replace(moved, contested=True, reason=event.evidence)
         case _E.DEAD | _E.SOUND:
-            return replace(moved, dead=kind is _E.DEAD, reason=state.ask.reason)
+            return replace(moved, dead=kind is _E.DEAD, contested=kind is _E.DEAD, reason=state.ask.reason)
         case _E.EVACUATE:
             ask = replace(state.ask, mode=Mode.EVACUATE)
             return replace(moved, ask=ask, sound=False, calling_off=False, step=0)
@@ -470,7 +470,8 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.REFUSED | _E.STUCK:
             return replace(moved, reason=event.evidence)
         case _:
-            moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE)
+            dead = moved.dead and kind is not _E.VERIFIED  # Whatever else is out, it serves from then on (I1).
+            moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE, dead=dead)
             return replace(moved, undo={}) if stage in FINISHED else moved
 
 

@@ -186,7 +186,7 @@ class AwsTraffic:
             return change + leave
         if not in_steady:
             zone, others, share = len(place.boxes), _members(truth, STEADY_POOL), _ramp_share(truth)
-            most = min(1.0, zone * others / (others**2 - zone**2)) if others > zone else 1.0
+            most = zone / (zone + others)
             if in_ramp and share is not None and share > most + 0.0025:  # two parts at once are too much (I3)
                 return [partial(self.world.set_weights, truth, _weights(truth, most))]
             return [partial(self.world.attach, place, STEADY_POOL)]
@@ -262,26 +262,26 @@ class AzureTraffic:
         return ZoneSeen(Placement.STEADY, 1.0, *counts)
 
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
-        parts: Parts = []
+        dismiss: Parts = []
+        put: Parts = []
+        admit: Parts = []
         for zone in region.zones:
-            if zone.id in desired:
-                parts += self._next(self.world.zones[zone.id], desired[zone.id])
-        if parts:
-            await self.wire.write("traffic.apply", region.id, parts, fence)
-
-    def _next(self, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
-        wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
-        parts: Parts = []
-        for i, box in enumerate(place.boxes):
-            if i < wanted:
-                parts += [partial(self.world.set_admitted, box, admitted=True)] if not box.admitted else []
-                ready = box.targets[BACKEND_POOL].healthy and load.passes_probe(box, self.world.versions[box.version])
-                parts += [partial(self.world.set_admin, box, Admin.NONE)] if box.admin is Admin.DOWN and ready else []
+            if zone.id not in desired:
                 continue
-            busy = box.rps > 0.0 or box.tail_until_s > self.world.now_s
-            parts += [partial(self.world.set_admin, box, Admin.DOWN)] if box.admin is not Admin.DOWN else []
-            parts += [partial(self.world.set_admitted, box, admitted=False)] if box.admitted and busy else []
-        return parts
+            place, wish = self.world.zones[zone.id], desired[zone.id]
+            wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
+            for box in place.boxes[:wanted]:
+                admit += [partial(self.world.set_admitted, box, admitted=True)] if not box.admitted else []
+                ready = box.targets[BACKEND_POOL].healthy and load.passes_probe(box, self.world.versions[box.version])
+                put += [partial(self.world.set_admin, box, Admin.NONE)] if box.admin is Admin.DOWN and ready else []
+            for box in place.boxes[wanted:]:
+                busy = box.rps > 0.0 or box.tail_until_s > self.world.now_s
+                put += [partial(self.world.set_admin, box, Admin.DOWN)] if box.admin is not Admin.DOWN else []
+                dismiss += [partial(self.world.set_admitted, box, admitted=False)] if box.admitted and busy else []
+        # As the real one: one question to the agent, one write of the whole pool, one more question.
+        calls: Parts = [partial(_all, parts) for parts in (dismiss, put, admit) if parts]
+        if calls:
+            await self.wire.write("traffic.apply", region.id, calls, fence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,13 +373,18 @@ class SimAgent:
         fast, tail = _SLOW_BUCKETS if slow else _FAST_BUCKETS
         return Synthetic(sent, sent - failed, failed, LATENCY_BOUNDS_MS[fast], LATENCY_BOUNDS_MS[tail])
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
         boxes = [box for box in map(self._reach, peers) if box is not None]
         parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in boxes]
-        await self.wire.write("agent.admit", _about(peers), parts, None)
+        await self.wire.write("agent.admit", _about(peers), parts, fence)
         dark = [peer for peer in peers if self._reach(peer) is None]
         if dark:
             raise Transient(f"{_about(dark)} did not take its admission flag")
+
+
+def _all(parts: Parts) -> None:
+    for part in parts:
+        part()
 
 
 def _about(peers: Sequence[Peer]) -> str:

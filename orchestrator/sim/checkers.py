@@ -99,8 +99,12 @@ def is_in(zone: ZoneTruth) -> bool:
 
 
 def serves(zone: ZoneTruth) -> bool:
-    """Its load balancer calls some instance of it healthy, so that users' requests may go there."""
-    return any(target.healthy for box in zone.boxes for target in box.targets.values())
+    """Its load balancer calls some instance of it healthy, so that users' requests may go there. One that drains gets none."""
+    return any(serves_from(box) for box in zone.boxes)
+
+
+def serves_from(box: Box) -> bool:
+    return any(target.healthy and not target.draining for target in box.targets.values())
 
 
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
@@ -295,8 +299,15 @@ class ReturnsInSteps(Checker):
             self.report(world, zone_id, told)
 
     def _measurable(self, zone: ZoneTruth) -> bool:
-        """Some step below 100 % surely gathers enough requests (half as many again as the gate asks for)."""
-        fair_rps = zone.region.rps / len(zone.region.zones)
+        """Some step below 100 % surely gathers enough requests (half as many again as the gate asks for).
+
+        Its fair part is by instances, as load balancers split: the survivors may have been scaled for its absence.
+        """
+        own = sum(not box.leaving for box in zone.boxes)
+        serving = sum(
+            not box.leaving and serves_from(box) for z in zone.region.zones if z is not zone for box in z.boxes
+        )
+        fair_rps = zone.region.rps * own / (own + serving) if own else 0.0
         shares = [share for share in self.policy.ramp_shares if share < WHOLE]
         if not zone.region.aws:
             shares = [share for share in shares if -(-share * len(zone.boxes) // 1) < len(zone.boxes)]

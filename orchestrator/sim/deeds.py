@@ -92,6 +92,9 @@ class DeedChecker(Edges):
 
     def ordered(self, world: World, kind: str) -> None: ...
 
+    def logged(self, world: World, event: str, zone: str) -> None:
+        """A run has noted what came of an effect, or that it has taken up a person's order."""
+
     def switched(self, world: World, name: str, *, on: bool) -> None: ...
 
     def passes(self, world: World) -> None:
@@ -133,8 +136,9 @@ def _healthy(zone: ZoneTruth) -> int:
 class NothingStaysOutSilently(DeedChecker):
     """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
 
-    A person's own order or hand counts as told. What is out on purpose is back, or told of anew, when it expires.
-    Does not verify: that anybody reads it, what a notice says, or that a carrier's clock tells the time.
+    A person's own order or hand counts as told, and a pause when it stops the run. What is out on purpose is back, or
+    told of anew, when it expires, by the clock of then. Does not verify: that anybody reads it, what a notice says, or
+    that a carrier's clock tells the time.
     """
 
     rule: ClassVar[str] = "I8"
@@ -160,6 +164,10 @@ class NothingStaysOutSilently(DeedChecker):
 
     def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
         self._told_s = world.now_s
+
+    def logged(self, world: World, event: str, zone: str) -> None:  # noqa: ARG002
+        if event == "pause":
+            self._told_s = world.now_s
 
     def switched(self, world: World, name: str, *, on: bool) -> None:  # noqa: ARG002
         self._told_s = world.now_s
@@ -204,8 +212,9 @@ class IntentFirst(DeedChecker):
 class NewestFirst(DeedChecker):
     """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
 
-    Judged on instances as they are replaced; the zone that the run has in hand when a person orders it goes back first.
-    Does not verify: that a rollback skips the bake; health is I2's.
+    Judged on instances as they are replaced. The zone that the run has in hand when a person orders it, or finds sick,
+    goes back first, under the same lease: it is out already. Does not verify: that a rollback skips the bake; health is
+    I2's.
     """
 
     rule: ClassVar[str] = "I12"
@@ -214,11 +223,15 @@ class NewestFirst(DeedChecker):
     _last_s: dict[str, float] = field(default_factory=dict)
     _back: set[str] = field(default_factory=set)
     leases: Callable[[], Sequence[Lease]] = tuple
-    _in_hand: frozenset[str] = frozenset()
+    _in_hand: set[int] = field(default_factory=set)  # fences of leases
 
     def ordered(self, world: World, kind: str) -> None:  # noqa: ARG002
         if kind in {"abort", "rollback"}:
-            self._in_hand = frozenset(lease.zone for lease in self.leases())
+            self._in_hand.update(lease.fence for lease in self.leases())
+
+    def logged(self, world: World, event: str, zone: str) -> None:  # noqa: ARG002
+        if event == "unhealthy":
+            self._in_hand.update(lease.fence for lease in self.leases() if lease.zone == zone)
 
     def replaced(self, world: World, box: Box) -> None:
         zone, zone_id = box.zone, box.zone.zone.id
@@ -232,8 +245,7 @@ class NewestFirst(DeedChecker):
         self.exercised += 1
         self._back.add(zone_id)
         first_s, last_s = self._first_s.pop(zone_id), self._last_s.pop(zone_id)
-        if zone_id in self._in_hand:
-            self._in_hand -= {zone_id}
+        if any(lease.fence in self._in_hand for lease in self.leases() if lease.zone == zone_id):
             return
         for other, at_s in self._first_s.items():
             if at_s > first_s and self._last_s[other] > last_s and self._changed(world.zones[other]):

@@ -201,6 +201,8 @@ class History:
 
     def _log(self, event: str, /, **fields: object) -> None:
         self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
+        for checker in self.deeds:
+            checker.logged(self.world, event, str(fields.get("zone")))
 
     def supervise(self) -> None:
         """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""

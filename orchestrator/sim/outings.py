@@ -57,6 +57,7 @@ class Outings:
     machine: WatchedOutings = field(default_factory=WatchedOutings)
     carriers: dict[str, list[Process]] = field(default_factory=dict)
     _states: dict[str, tuple[int, OutingState]] = field(default_factory=dict)  # run -> its last commit
+    _expired_s: dict[tuple[str, float], float] = field(default_factory=dict)  # run, until when -> when that was reached
 
     def __post_init__(self) -> None:
         self.machine.on_evacuation = self._disturbed
@@ -153,11 +154,18 @@ class Outings:
         return all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
 
     def expires_s(self, zone: str) -> float | None:
-        """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose."""
+        """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose.
+
+        A clock that is put back later makes nothing of it undone.
+        """
         for run in self.unfinished():
             state = self.state(run)
             if self.machine.leased_zone(state) == zone:
-                return (state.ask.expires_at - EPOCH).total_seconds() - self.carriers[run.id][-1].wall_skew_s
+                until_s = (state.ask.expires_at - EPOCH).total_seconds()
+                at_s = until_s - self.carriers[run.id][-1].wall_skew_s
+                if at_s <= self.world.now_s:
+                    return self._expired_s.setdefault((run.id, until_s), at_s)
+                return self._expired_s.get((run.id, until_s), at_s)
         return None
 
     def by_person(self, run: str) -> bool:

@@ -13,8 +13,10 @@ from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
     ZoneLoad,
+    fair_rps,
     plan_capacity,
     refuse_absent_survivors,
+    refuse_beside_one_on_its_way,
     refuse_second_zone_out,
     refuse_unsound_survivors,
     unsound,
@@ -161,6 +163,7 @@ class Capacity:
             refuse_second_zone_out(job.zone.id, seen),
             refuse_absent_survivors(job.zone.id, seen),
             refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate),
+            refuse_beside_one_on_its_way(job.zone.id, seen, loads),
         ):
             if refusal is not None and refusal.rule not in job.overrides:
                 return refusal
@@ -184,11 +187,10 @@ class Capacity:
         return plan
 
     def steps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> list[Json]:
-        fair_rps = sum(loads[z.id].rps for z in job.region.zones if z.id in loads) / len(job.region.zones)
         steps = ramp_steps(
             job.policy.ramp_shares,
             job.policy.ramp_step_s,
-            fair_rps,
+            fair_rps(job.zone.id, loads, job.world.topology),
             loads[job.zone.id].instances,
             samples_min=job.policy.gate.samples_min,
             whole_instances=job.world.traffic(job.region).whole_instances() and bool(job.neighbours),
@@ -217,6 +219,8 @@ class Capacity:
             await self._freeze(job)
             await self._want_what_is_there(job)
             for zone_id, scaled in prepared.scale.items():
+                if await job.interrupted():
+                    return  # Whoever waits for them says so; meanwhile no further one is changed (I14).
                 survivor = job.world.topology.zone(zone_id)
                 await self.grow(job, survivor, scaled.now)
                 # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
@@ -275,6 +279,8 @@ class Capacity:
 
         async def ask() -> None:
             for zone_id, scaled in prepared.scale.items():
+                if await job.interrupted():
+                    return
                 await self.grow(job, job.world.topology.zone(zone_id), scaled.now)
 
         async def rule(*, may_scale: bool) -> _Ruled:

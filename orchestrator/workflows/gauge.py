@@ -114,16 +114,16 @@ class Gauge:
             self._last.pop(instance, None)
         self._readings = [{**reading, zone.id: replace(reading[zone.id], counters={})}]
 
-    async def loads(self, window_s: float, *, lately: bool = True) -> Mapping[str, ZoneLoad]:
+    async def loads(self, window_s: float) -> Mapping[str, ZoneLoad]:
         """Measure every zone over at least `window_s`, using what was read lately where that is enough.
 
-        Over LONGEST windows at most, for the load may have been another before that; `lately` False: over any time.
+        Over LONGEST windows at most, for the load may have been another before that.
 
         Raises Transient when an agent cannot be asked, or answered too late to tell: a load that cannot be measured is
         unknown, not zero (I2). A zone where no instance answers is left out, and the guards refuse.
         """
         latest = await self.tick()
-        old = self._old_enough(latest, window_s, LONGEST * window_s if lately else LOAD_STALE_S)
+        old = self._old_enough(latest, window_s, LONGEST * window_s)
         if old is None:
             old = latest
             await self._world.clock.sleep(window_s)

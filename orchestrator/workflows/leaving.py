@@ -6,7 +6,7 @@ from orchestrator.core.deploy import E
 from orchestrator.core.errors import Refused
 from orchestrator.core.guards import refuse_replacing
 from orchestrator.core.machine import Event
-from orchestrator.core.traffic import OUT, STEADY
+from orchestrator.core.traffic import OUT, STEADY, Placement
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, window_of
 from orchestrator.workflows.job import Job
@@ -52,14 +52,36 @@ class Leaving:
     async def _unknown(self, job: Job) -> Event | None:
         """I4: the guards have judged another state than the one that this would change now. None: they have not.
 
-        Too much time has passed, or somebody else has moved traffic. What left already leaves on.
+        Too much time has passed, or somebody else has moved traffic. What left already leaves on, unless a hand has put
+        it back and users have come with it.
         """
         document = await self._steering.document()
-        if not job.progress.as_it_left or document.zones.get(job.zone.id, STEADY) != STEADY:
+        wanted = document.zones.get(job.zone.id, STEADY)
+        if wanted == OUT:
+            return await self._put_back(job)
+        if not job.progress.as_it_left or wanted != STEADY:
             return None
         if job.progress.undo.get("document", document.version) != document.version:
             return job.event(E.STALE, "other traffic was moved since the guards were asked: they are asked anew (I4)")
         return job.stale()
+
+    async def _put_back(self, job: Job) -> Event | None:
+        """Say so where the zone was out, stood still, and takes all of its users again: until the guards agree, it keeps them."""
+        stale = job.stale()
+        if stale is None:
+            return None
+
+        async def look() -> bool | NotYet:
+            seen = await self._steering.seen_zone(job.zone)
+            return seen.placement is Placement.STEADY if seen else NotYet(f"{job.region.id} says nothing of it")
+
+        back = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing="looking where its users go")
+        if isinstance(back, Event):
+            return back
+        if not back:
+            return None
+        await self._steering.want_zone(job.zone, STEADY, job.fence)
+        return stale
 
     async def _until_deserted(self, job: Job) -> Event | None:
         """Kept connections outlive the TTL: wait until users have sent nothing for as long as it lasts."""

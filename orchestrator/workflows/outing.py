@@ -8,6 +8,7 @@ from typing import Final
 
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.guards import refuse_second_zone_out
 from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.outing import OutingEvent, OutingState
@@ -127,6 +128,9 @@ class OutingPerformer:
         """
 
         async def look() -> str | NotYet:
+            contested = await self._contested(job)
+            if contested is not None:
+                return contested
             await self._leave_region(job)
             await self._steering.want_zone(job.zone, OUT, job.fence)
             dismissed = await _tried(lambda: self._dismiss(job))
@@ -138,6 +142,17 @@ class OutingPerformer:
 
         emptied = await job.until(look, job.policy.admit_timeout_s, late=E.STUCK, doing="evacuating")
         return emptied if isinstance(emptied, Event) else job.event(OutingEvent.EVACUATED, emptied)
+
+    async def _contested(self, job: Job) -> NotYet | None:
+        """I1: it left as a dead zone beside one that was out, and has served since; others may be out yet."""
+        state = job.progress
+        assert isinstance(state, OutingState)
+        if not state.contested or state.dead or state.sick or "I1" in job.overrides:
+            return None
+        refusal = refuse_second_zone_out(job.zone.id, await self._steering.seen())
+        if refusal is None or (await self._triage(job)).kind == OutingEvent.DEAD:
+            return None
+        return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
 
     async def _leave_region(self, job: Job) -> None:
         """Where it is the whole region, its users go elsewhere by the weights of the global tier; no TTL is waited for."""
@@ -156,8 +171,7 @@ class OutingPerformer:
         agent, peers = self._world.agent(job.zone), await self._known_peers(job.zone)
         if not peers:
             return NotYet(f"nobody knows the instances of {job.zone.id}")
-        await job.fence.check()
-        trouble = await _tried(lambda: _none(agent.admit(peers, admitted=False)))
+        trouble = await _tried(lambda: _none(agent.admit(peers, admitted=False, fence=job.fence)))
         probes = await agent.probe(peers)
         dark = sum(not p.reachable for p in probes)
         taking = sum(p.reachable and p.admitted for p in probes)
@@ -218,8 +232,8 @@ class OutingPerformer:
                 if shut and len(shut) == len(probes):
                     await self._off(job)  # The weight left of before would fall on the first that is well again.
                 if shut:
-                    await job.fence.check()
-                    await self._world.agent(job.zone).admit([p for p in peers if p.id in shut], admitted=True)
+                    dismissed = [p for p in peers if p.id in shut]
+                    await self._world.agent(job.zone).admit(dismissed, admitted=True, fence=job.fence)
 
             stopped = await job.do(readmit, late=E.STUCK, doing="admitting its instances again")
             if stopped is not None:

@@ -7,11 +7,11 @@ from typing import Final
 
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import NotFound, Transient
-from orchestrator.core.guards import ZoneLoad, refuse_overload_on_return
+from orchestrator.core.guards import ZoneLoad, fair_rps, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, ramp
+from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, parse_steps, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -41,7 +41,7 @@ class Returning:
             if isinstance(seen, NotYet):
                 return seen
             # What is usual: measured, also right after a crash.
-            return seen, await self._gauge.loads(job.policy.load_window_s, lately=False)
+            return seen, await self._gauge.loads(job.policy.load_window_s)
 
         ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
@@ -98,13 +98,22 @@ class Returning:
         loads = await self._until_fit(job)
         if isinstance(loads, Event):
             return loads
+        if self._more_to_measure(job, loads) and await self._takes_nothing(job, wanted):
+            return job.event(E.STALE, "more users came while it waited: its steps are planned anew (I9)")
         expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
         measured = all(z.id in loads for z in job.region.zones)  # A neighbour that nobody hears may be busy (I2).
         if measured and expected < job.policy.gate.samples_min and not last:
             why = f"{step.share:.0%} would be about {expected} requests in {step.seconds:.0f} s: too few to tell"
             return job.event(E.STEP_MERGED, why)
         placed = await self._place(job, step)
-        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}")
+        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}", whole=last)
+
+    def _more_to_measure(self, job: Job, loads: Mapping[str, ZoneLoad]) -> bool:
+        """It has waited long enough for what was planned on another load; the steps that there would be now are finer."""
+        if job.stale() is None or job.progress.step > 0 or not job.progress.upgrades:
+            return False
+        now = parse_steps(self._steps_now(job, loads).get("steps", []))
+        return len(now) > len(job.progress.steps)
 
     async def _takes_nothing(self, job: Job, wanted: ZoneTraffic) -> bool:
         """Its first step may be recorded, and not yet be there."""
@@ -144,7 +153,7 @@ class Returning:
     def _fair_rps(self, job: Job, loads: Mapping[str, ZoneLoad]) -> float:
         """The zone's fair part of its region's load; where it is the whole region, of the service's by weight."""
         if job.neighbours:
-            return sum(loads[z.id].rps for z in job.region.zones if z.id in loads) / len(job.region.zones)
+            return fair_rps(job.zone.id, loads, job.world.topology)
         weights = sum(region.weight for region in job.world.topology.regions)
         return sum(load.rps for load in loads.values()) * job.region.weight / weights
 
@@ -189,13 +198,18 @@ class Returning:
             return event
         return job.event(E.UNHEALTHY, f"{event.evidence}; {sound.why}") if isinstance(sound, NotYet) else event
 
-    async def _compare(self, job: Job, seconds: float, passed: E, doing: str) -> Event:
-        """Watch the zone beside the survivors; harm ends it early, too little data doubles the time once (I2)."""
+    async def _compare(self, job: Job, seconds: float, passed: E, doing: str, *, whole: bool) -> Event:
+        """Watch the zone beside the survivors; harm ends it early, too little data doubles the time once (I2).
+
+        With its `whole` part it is watched for as long as a verification may take: it stays there whatever is said of it.
+        Where a person has overridden I2 for the run, too little data is enough.
+        """
         clock, policy = job.clock, job.policy
         neighbours = [z.id for z in job.neighbours]
         everywhere = [z.id for z in job.world.topology.zones() if z.id != job.zone.id]
         before = await self._first_reading(job)
-        deadline = clock.monotonic() + 2 * seconds + policy.verify_timeout_s
+        longest_s = max(2 * seconds, policy.verify_timeout_s) if whole else 2 * seconds
+        deadline = clock.monotonic() + longest_s + policy.verify_timeout_s
         while True:
             if await job.interrupted():
                 return job.event(E.INTERRUPTED, f"watching {doing} was interrupted")
@@ -217,7 +231,9 @@ class Returning:
                 return job.event(E.UNHEALTHY, evidence)
             if watched >= seconds and judgement.verdict is Verdict.HEALTHY:
                 return job.event(passed, evidence)
-            if watched >= 2 * seconds:
+            if watched >= seconds and "I2" in job.overrides:
+                return job.event(passed, f"I2 is overridden: {evidence}")
+            if watched >= longest_s:
                 return job.event(_OF_VERDICT[judgement.verdict], evidence)
 
     async def _first_reading(self, job: Job) -> Reading:
@@ -249,7 +265,7 @@ class Returning:
 
     async def bake(self, job: Job) -> Event:
         seconds = job.policy.bake_s * (job.policy.bake_first_factor if job.progress.first else 1.0)
-        watched = await self._compare(job, seconds, E.BAKED, "baking")
+        watched = await self._compare(job, seconds, E.BAKED, "baking", whole=True)
         if watched.kind is not E.BAKED:
             return watched
         # Its balancer takes an instance that died out of service, and then no user complains: count them (I2).

@@ -46,17 +46,25 @@ class Settling:
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
 
     async def _forget_shares(self, job: Job, prepared: Prepared) -> Event | None:
-        """A scaling back may have been cut short after its surplus went: of those that are left, a share is too few (I3)."""
+        """A scaling back may have been cut short after it was asked for: of those that are left, a share is too few (I3).
 
-        async def recall() -> None:
+        Waits for those that go, and moves no traffic before they are gone.
+        """
+
+        async def recall() -> bool | NotYet:
             for zone_id, scaled in prepared.scale.items():
                 survivor = job.world.topology.zone(zone_id)
-                if await self._steering.wanted(survivor) != STEADY:
-                    fleet = await self._gauge.fleet(survivor, anew=True)
-                    if len(fleet.instances) <= scaled.before:
-                        await self._steering.want_survivor(survivor, STEADY, job.fence)
+                if await self._steering.wanted(survivor) == STEADY:
+                    continue
+                fleet = await self._gauge.fleet(survivor, anew=True)
+                if len(fleet.instances) <= scaled.before:
+                    await self._steering.want_survivor(survivor, STEADY, job.fence)
+                elif fleet.desired <= scaled.before:
+                    return NotYet(f"{zone_id} has {len(fleet.instances)} instances, {fleet.desired} wanted")
+            return True
 
-        return await job.do(recall, late=E.STUCK, doing="looking at the survivors")
+        done = await job.until(recall, job.policy.prepare_timeout_s, late=E.STUCK, doing="looking at the survivors")
+        return done if isinstance(done, Event) else None
 
     async def _give_back(self, job: Job, survivor: Zone, scaled: Scaled) -> Event | None:
         """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.

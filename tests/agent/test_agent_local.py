@@ -21,6 +21,13 @@ COUNTS = {"in_flight": 2, "connections": 3, "requests": 7, "errors": 1, "latency
 STATUS = {"version": "v1", "ready": True, "admitted": True, **COUNTS}
 
 
+class OpenFence:
+    number = 1
+
+    async def check(self) -> None:
+        """The lease is ours."""
+
+
 def http(status: int, body: bytes, *headers: str) -> bytes:
     head = "\r\n".join([f"HTTP/1.1 {status} Any", f"Content-Length: {len(body)}", *headers])
     return f"{head}\r\n\r\n".encode() + body
@@ -170,7 +177,7 @@ def test_at_most_64_connections_are_open_and_they_are_kept():
 def test_a_refused_admission_names_the_instance_and_its_answer(error, status):
     instance = Instance({"PUT /admission": http(status, b"")})
     with pytest.raises(error, match=f"i-1 answered {status} to PUT /admission"):
-        ask(instance, lambda agent: agent.admit([PEER], admitted=False))
+        ask(instance, lambda agent: agent.admit([PEER], admitted=False, fence=OpenFence()))
     assert instance.requests[0].endswith('{"admitted": false}')
 
 
@@ -187,7 +194,7 @@ def test_a_refused_admission_names_the_instance_and_its_answer(error, status):
         lambda agent, peers: agent.probe(peers),
         lambda agent, peers: agent.counters(peers),
         lambda agent, peers: agent.synthesize(peers, 3, 1.0),
-        lambda agent, peers: agent.admit(peers, admitted=False),
+        lambda agent, peers: agent.admit(peers, admitted=False, fence=OpenFence()),
     ],
 )
 def test_a_peer_outside_its_networks_or_port_is_refused_before_anybody_is_asked(call, error, address):

@@ -19,6 +19,13 @@ TOKEN = "a-token-for-these-tests"
 PEERS = [{"id": "i-1", "address": "10.0.0.1"}]
 
 
+class OpenFence:
+    number = 1
+
+    async def check(self) -> None:
+        """The lease is ours."""
+
+
 class Inside:
     """An agent that remembers what it was asked and fails as told."""
 
@@ -46,7 +53,7 @@ class Inside:
         await self._hear("synthesize", peers, requests, timeout_s)
         return Synthetic(requests, requests, 0, 1.5, 2.5)
 
-    async def admit(self, peers, *, admitted):
+    async def admit(self, peers, *, admitted, fence):
         await self._hear("admit", peers, admitted)
 
 
@@ -175,7 +182,7 @@ def test_what_the_client_is_asked_and_told_is_what_the_agent_is():
             await agent.probe([PEER]),
             await agent.counters([PEER]),
             await agent.synthesize([PEER], 5, 2.0),
-            await agent.admit([PEER], admitted=True),
+            await agent.admit([PEER], admitted=True, fence=OpenFence()),
         )
 
     inside = Inside()

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 import pytest
-from contract_rig import Rig
+from contract_rig import OpenFence, Rig, StaleFence
 
-from orchestrator.core.errors import Transient
+from orchestrator.core.errors import StaleCarrier, Transient
 from orchestrator.core.health import LATENCY_BOUNDS_MS, InstanceProbe, Synthetic
 from orchestrator.ports import Agent, Peer
 
@@ -83,19 +83,24 @@ class AgentContract:
         assert list(await rig.agent.probe([])) == []
         assert await rig.agent.counters([]) == {}
         assert await rig.agent.synthesize([], 50, 1.0) == Synthetic(0, 0, 0, None, None)
-        await rig.agent.admit([], admitted=False)
+        await rig.agent.admit([], admitted=False, fence=OpenFence())
 
     async def test_admission_is_set_where_asked_as_often_as_asked(self, rig: AgentRig) -> None:
         first, second, third = rig.peers
         for _ in range(2):
-            await rig.agent.admit([first, second], admitted=False)
+            await rig.agent.admit([first, second], admitted=False, fence=OpenFence())
             assert [probe.admitted for probe in await rig.agent.probe(rig.peers)] == [False, False, True]
-        await rig.agent.admit([second, third], admitted=True)
+        await rig.agent.admit([second, third], admitted=True, fence=OpenFence())
         assert [probe.admitted for probe in await rig.agent.probe(rig.peers)] == [False, True, True]
+
+    async def test_whoever_lost_its_lease_sets_no_flag_i1(self, rig: AgentRig) -> None:
+        with pytest.raises(StaleCarrier):
+            await rig.agent.admit(rig.peers, admitted=False, fence=StaleFence())
+        assert [probe.admitted for probe in await rig.agent.probe(rig.peers)] == [True, True, True]
 
     async def test_a_flag_that_could_not_be_set_is_an_error_but_keeps_no_other_from_being_set(
         self, rig: AgentRig
     ) -> None:
         with pytest.raises(Transient):
-            await rig.agent.admit([rig.dark, rig.peers[0]], admitted=False)
+            await rig.agent.admit([rig.dark, rig.peers[0]], admitted=False, fence=OpenFence())
         assert not (await rig.agent.probe(rig.peers))[0].admitted

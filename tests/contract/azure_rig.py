@@ -24,7 +24,7 @@ from orchestrator.lab.azure import EmulatedAzure, RegionPlan, provision
 from orchestrator.lab.azure.client import LabCredential, clients
 from orchestrator.lab.azure.state import World
 from orchestrator.lab.model import DesiredRegion, Process, SeenRegion
-from orchestrator.ports import Peer
+from orchestrator.ports import Fence, Peer
 
 BLOCK = 42
 PATIENCE_S = 30.0
@@ -86,7 +86,8 @@ class ToldAgent:
         admitted = (id_, incarnation) not in m.dismissed
         return InstanceProbe(id_, True, zone not in m.sick, admitted, version, 0, m.users[id_])
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
+        await fence.check()
         if self.trouble is not None:
             raise self.trouble
         self.admissions += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.guards import WEIGHT_MAX, CapacityPlan, ZoneLoad, plan_capacity
+from orchestrator.core.guards import WEIGHT_MAX, CapacityPlan, ZoneLoad, fair_rps, plan_capacity
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
 
@@ -27,3 +27,8 @@ def test_a_region_of_one_zone_is_emptied_by_weights_that_route_53_takes(rps: lis
     plan = plan_capacity("aws/one-a", loads, made, max_utilisation=1.0, scale_survivors=True)
     assert not isinstance(plan, CapacityPlan) or all(0 <= w <= WEIGHT_MAX for w in plan.weights.values())
     assert not isinstance(plan, CapacityPlan) or plan.weights["aws/one"] == 0
+
+
+def test_a_zones_fair_part_is_by_instances_for_survivors_may_be_scaled() -> None:
+    loads = {"aws/two-a": ZoneLoad("aws/two-a", 0.0, 2, 2), "aws/two-b": ZoneLoad("aws/two-b", 60.0, 4, 4)}
+    assert 20.0 == fair_rps("aws/two-a", loads, topology(100.0))

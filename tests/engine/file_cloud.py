@@ -205,7 +205,7 @@ class FileCloud:
         self.on_call("read")
         return Synthetic(requests, requests, 0, 5.0, 9.0)
 
-    async def admit(self, peers: Sequence[Peer], *, admitted: bool) -> None:
+    async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
         raise AssertionError("traffic is moved by this cloud's load balancer")
 
     # Releases and Notifier

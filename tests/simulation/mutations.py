@@ -88,10 +88,18 @@ UNDRAINED: tuple[Patch, ...] = (
 )
 MUTATIONS: dict[str, Mutation] = {
     "I1": Mutation(
-        ("core/guards.py:refuse_second_zone_out", "core/guards.py:refuse_absent_survivors"),
+        (
+            "core/guards.py:refuse_second_zone_out",
+            "core/guards.py:refuse_absent_survivors",
+            "core/guards.py:refuse_beside_one_on_its_way",
+        ),
         "nobody asks whether another zone is out",
         BY_HAND,
-        ((capacity, "refuse_second_zone_out", no_refusal), (capacity, "refuse_absent_survivors", no_refusal)),
+        (
+            (capacity, "refuse_second_zone_out", no_refusal),
+            (capacity, "refuse_absent_survivors", no_refusal),
+            (capacity, "refuse_beside_one_on_its_way", no_refusal),
+        ),
         seeds=40,
     ),
     "I2": Mutation(

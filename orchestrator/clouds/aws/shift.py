@@ -208,8 +208,7 @@ def _steady(front: FrontSeen, zone: str, _: ZoneTraffic) -> Iterator[Write]:
     """Join `steady`, then leave `ramp`.
 
     In both groups at once the zone's instances carry two parts, for as long as nobody looks. So the ramp is first made
-    small enough that even then none of them carries more than a survivor did while the zone was out, which I3 approved
-    (`joining_share`). The ramp's weight goes at the first instance healthy in steady.
+    smaller (`joining_share`). The ramp's weight goes at the first instance healthy in steady.
     """
     steady, ramp = front.steady.get(zone, NONE), front.ramp.get(zone, NONE)
     if not steady.attached:
@@ -239,14 +238,14 @@ def _leave(front: FrontSeen, zone: str, group: Group) -> Iterator[Write]:
 
 
 def joining_share(zone_instances: int, other_instances: int) -> Fraction:
-    """Return the largest share at which a zone may stand in both groups.
+    """Return the share at which a zone stands in both groups with the least load on the busiest instance (I3).
 
-    With z instances of the zone, s others, and the part r of the requests on the ramp, each of the zone's instances
-    carries r/z + (1-r)/(s+z) once all are healthy in steady; at most 1/s is allowed, what the others carried alone.
-    That is r <= z*z/(s*s); as a share of what an other instance gets: z*s/(s*s - z*z). No limit when s <= z.
+    With z instances of the zone, s others, and the part r of the requests on the ramp, each other instance carries
+    (1-r)/s until the zone is healthy in steady; from then on each of the zone's carries r/z + (1-r)/(s+z). The two are
+    equal at r : 1-r = z*z : s*(s+z); as a share of what an other instance gets: z/(z+s). Less than the others carried
+    alone, which I3 approved, so that a load that has risen since fits too.
     """
-    z, s = zone_instances, other_instances
-    return min(Fraction(1), Fraction(z * s, s * s - z * z)) if s > z else Fraction(1)
+    return Fraction(zone_instances, zone_instances + other_instances)
 
 
 def weights_for(share: float, zone_instances: int, other_instances: int, zone: str) -> Weights:

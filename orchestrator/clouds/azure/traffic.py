@@ -139,8 +139,7 @@ class AzureTraffic:
 
     async def _flag(self, region: Region, seats: Sequence[Seat], *, admitted: bool, fence: Fence) -> None:
         if seats:
-            await fence.check()
-            await self._agents[region.id].admit([_peer(seat) for seat in seats], admitted=admitted)
+            await self._agents[region.id].admit([_peer(seat) for seat in seats], admitted=admitted, fence=fence)
 
     async def _write(self, region: Region, pool: BackendAddressPool, wanted: Mapping[str, Moves], fence: Fence) -> None:
         states = {address: state for moves in wanted.values() for address, state in moves.states.items()}

@@ -1,0 +1,136 @@
+"""What long soaks of the simulator have found, each as the one history that showed it. All are mended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.sim.faults import Fault
+from orchestrator.sim.history import Result
+from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.run import simulate
+from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching, good_deploy, make_topology
+from orchestrator.sim.truth import Blow, Physics
+
+AWS, AZURE = "aws/us-east-1", "azure/eastus"
+SLOW = dict.fromkeys(range(1, 400), Fault.SLOW)
+
+
+def when(result: Result, what: str, step: str | None = None) -> list[float]:
+    return [h.at_s for h in result.trace if h.what == what and (step is None or h.args.get("step") == step)]
+
+
+def test_a_zone_that_joins_after_the_load_rose_carries_no_two_parts() -> None:
+    """In both target groups it was allowed what the survivors had carried alone, which was too much by now. Seed 6429."""
+    scene = Scenario(make_topology({AWS: 3}, instances=4), users_rps=230.0)
+    ramped_s = when(simulate(1, scene), "step-passed")[-1]
+    paused = (Command(ramped_s + 0.2, "pause"), Command(ramped_s + 20.0, "resume"))
+    result = simulate(1, replace(scene, commands=paused, loads=((ramped_s + 3.0, 350.0), (ramped_s + 25.0, 230.0))))
+    assert when(result, "interrupted", "join"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize("before_s", [2.0, 3.0])
+def test_steps_are_planned_on_the_load_of_now(before_s: float) -> None:
+    """Users came during the upgrade, and the steps were planned on the average since the zone had left. Seed 3091."""
+    slow = Physics(boot_s=7.0, health_pass_s=6.0, deregistration_s=8.0)
+    scene = Scenario(make_topology({AWS: 3}), users_rps=2.0, physics=slow)
+    upgraded_s = when(simulate(1, scene), "upgraded")[0]
+    result = simulate(1, replace(scene, loads=((upgraded_s - before_s, 80.0),)))
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_steps_are_planned_anew_where_users_came_while_their_zone_waited_to_return() -> None:
+    """Azure could not be asked, so nobody knew the load (I3); its steps were those of a night. Seed 1796012012."""
+    scene = replace(good_deploy(), users_rps=2.0)
+    verified_s = when(simulate(1, scene), "verified")[0]
+    cut, crowd = Cut(verified_s, AZURE, 20.0), (verified_s + 5.0, 300.0)
+    result = simulate(1, replace(scene, cuts=(cut,), loads=(crowd,)))
+    assert when(result, "stale", "ramp"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize(
+    ("instances", "users_rps"), [(6, 150.0), (4, 200.0)], ids=["while a zone is emptied", "while survivors are scaled"]
+)
+def test_the_kill_switch_stops_an_effect_whose_every_call_is_slow(instances: int, users_rps: float) -> None:
+    """It was asked before an effect's first write, and not before the next survivor's or instance's. Seed 6184."""
+    scene = Scenario(make_topology({AZURE: 3}, instances=instances), users_rps=users_rps, plan=SLOW)
+    for at_s in range(20, 60, 2):
+        result = simulate(1, replace(scene, switches=(Switching(float(at_s), "kill", on=True),)))
+        assert () == result.violations
+
+
+def test_whoever_slept_through_a_return_does_not_dismiss_the_zone_again() -> None:
+    """The agent's flags were the one write before which no fence was read: a zombie emptied the zone. Seed 1795547441."""
+    orders = (ZoneOrder(1.0, "evacuate", f"{AWS}a", 300.0), ZoneOrder(6.0, "restore", f"{AWS}a"))
+    result = simulate(1, replace(good_deploy(), deploy_at_s=200.0, zone_orders=orders, plan={6: Fault.STALL}))
+    assert [h.what for h in result.trace if h.kind == "injected"] == ["stall in agent.admit"], "it is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_a_hand_put_back_is_not_drained_again_before_the_guards_agree() -> None:
+    """Its upgrade was refused (I13), and minutes later a resume took it from its users unasked. Seed 1795547244."""
+    scene = Scenario(
+        make_topology({AWS: 3}, instances=2),
+        users_rps=110.0,
+        loads=((30.0, 145.0),),
+        commands=(Command(5.4, "pause"), Command(15.0, "resume"), Command(60.0, "resume")),
+        physics=Physics(boot_s=12.0),
+        away=f"{AWS}a",
+        away_until_s=9.0,
+    )
+    result = simulate(1, scene)
+    assert when(result, "stale", "drain"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_a_hand_has_just_put_back_is_out_until_it_takes_users() -> None:
+    """A person had overridden I2, and the next zone left before the first one served. Seed 1795548247."""
+    drain = ZoneOrder(0.5, "drain", f"{AWS}a", 100.0, overrides=("I2",))
+    scene = replace(good_deploy(), users_rps=150.0, zone_orders=(drain,), deploy_at_s=60.0)
+    result = simulate(1, replace(scene, physics=Physics(health_pass_s=6.0), away=f"{AWS}b", away_until_s=20.0))
+    assert when(result, "admitted")[0] > 26.0
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize("after_s", [2.4, 3.0])
+def test_no_share_is_taken_of_what_a_scaling_back_has_left(after_s: float) -> None:
+    """Whoever had asked for it died, and the share that left its surplus out was applied to the rest. Seed 1795551771."""
+    scene = Scenario(make_topology({AZURE: 3}), users_rps=250.0)
+    scaled_s = [h.at_s for h in simulate(1, scene).trace if h.kind == "scale" and h.args["instances"] == 3]
+    result = simulate(1, replace(scene, deaths=((scaled_s[1] + after_s, Fault.KILL_BEFORE),)))
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_left_dead_and_serves_again_does_not_leave_beside_another() -> None:
+    """It kept the right to leave beside another one that only a dead zone has. Seed 1795575204."""
+    dead = Strike(0.5, f"{AZURE}-2", Blow.DEAD, 20.0)
+    orders = (
+        ZoneOrder(1.0, "evacuate", f"{AZURE}-1", 300.0),
+        ZoneOrder(3.0, "evacuate", f"{AZURE}-2", 300.0),
+        ZoneOrder(40.0, "restore", f"{AZURE}-2"),
+        ZoneOrder(46.0, "evacuate", f"{AZURE}-2"),
+    )
+    result = simulate(1, replace(good_deploy(), users_rps=60.0, strikes=(dead,), zone_orders=orders, deploy_at_s=300.0))
+    assert "I1" in str([h.args for h in result.trace if h.what == "stuck"]), "this history is about that"
+    assert () == result.violations
+
+
+def test_a_zone_that_is_found_sick_in_hand_goes_back_first() -> None:
+    """A retarget to the same version found it dead, and no other zone had left since: the checker erred. Seed 1795567018."""
+    dead = Strike(60.0, f"{AWS}a", Blow.DEAD, 200.0)
+    scene = replace(good_deploy(), users_rps=90.0, strikes=(dead,))
+    result = simulate(1, replace(scene, commands=(Command(80.0, "retarget", "v2"),)))
+    assert when(result, "unhealthy"), "this history is about that"
+    assert "I12" not in {violation.rule for violation in result.violations}
+
+
+def test_a_zone_that_was_sick_when_it_left_is_not_just_put_back() -> None:
+    """An abort called it back from its drain, and nothing in it had been replaced; but it was sick before (I2)."""
+    sick = Strike(1.0, f"{AWS}a", Blow.GRAY, 200.0, hard=0.5)
+    scene = replace(good_deploy(), users_rps=150.0, strikes=(sick,), physics=Physics(deregistration_s=15.0))
+    result = simulate(1, replace(scene, deploy_at_s=20.0, commands=(Command(23.0, "abort"),)))
+    assert when(result, "stale", "join"), "this history is about that"
+    assert () == result.violations

@@ -1,0 +1,28 @@
+"""A service that hardly anybody uses is deployed too: its gates wait for longer, or a person decides."""
+
+from __future__ import annotations
+
+from workflows.outing_stage import Service, now_
+
+
+def test_a_whole_part_is_watched_until_it_is_enough_to_tell() -> None:
+    """Six requests a second over six zones: a step and its double are too short, half a minute is not."""
+    service = Service(users_rps=6.0)
+    run = service.deploy()
+    service.until_status(run, "succeeded", within_s=3600.0)
+    assert 0.0 == service.harmed()
+
+
+def test_too_few_users_hold_the_zone_until_a_person_overrides_i2_by_name() -> None:
+    service = Service(users_rps=0.6)
+    run = service.deploy()
+    service.until_status(run, "held")
+    now_(service.store.post_order(run, "resume", author="eve", reason="it is night", now=service.now()))
+    service.wait(5.0)
+    service.until_status(run, "held")
+    args = {"overrides": ["I2"]}
+    now_(service.store.post_order(run, "resume", author="eve", reason="it is night", now=service.now(), args=args))
+    service.until_status(run, "succeeded", within_s=3600.0)
+    told = [e.event.evidence for e in now_(service.store.events(run)) if e.event.kind in {"step-passed", "baked"}]
+    assert told
+    assert all(evidence.startswith("I2 is overridden: ") for evidence in told)
