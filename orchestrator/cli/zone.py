@@ -1,4 +1,4 @@
-"""`failout zone drain | evacuate | restore | extend | pause | resume`."""
+"""`failout zone drain | evacuate | restore | release | extend | pause | resume`."""
 
 from __future__ import annotations
 
@@ -131,11 +131,14 @@ def _leave(
 
 @command.command()
 @click.argument("zone")
+@click.option(
+    "--override", multiple=True, help="Skip this rule (I2, I3) on its way back, with your name in the audit log."
+)
 @reason_option
 @log_option
 @config_option
 @options
-def restore(zone: str, reason: str, log: str, config: Path | None, *, as_json: bool) -> None:
+def restore(zone: str, override: tuple[str, ...], reason: str, log: str, config: Path | None, *, as_json: bool) -> None:
     """Bring ZONE back: verified, then at once if it left healthy and unchanged, else in measured steps (I9).
 
     Before it has left, this calls its drain off. Ends with 0 when it serves, 11 when a person must choose.
@@ -146,7 +149,8 @@ def restore(zone: str, reason: str, log: str, config: Path | None, *, as_json: b
     settings = read_settings(find_config(config))
 
     async def begin(store: Store, topology: Topology) -> Run:
-        return await order_outing(store, topology, zone, "restore", Person(author(), reason, datetime.now(UTC)))
+        who = Person(author(), reason, datetime.now(UTC))
+        return await order_outing(store, topology, zone, "restore", who, {"overrides": [*override]} if override else {})
 
     def enough(run: Run, waits: bool) -> bool:
         return run.status in {"held", "paused"} and not waits
@@ -175,6 +179,20 @@ def extend(zone: str, expires: str, reason: str, config: Path | None, *, as_json
 def pause(zone: str, reason: str, config: Path | None, *, as_json: bool) -> None:
     """Stop between two steps; traffic stays where it is. Its time goes on (I8)."""
     _order(config, zone, "pause", reason, None, as_json=as_json)
+
+
+@command.command()
+@click.argument("zone")
+@reason_option
+@config_option
+@options
+def release(zone: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+    """Let a deploy mend ZONE, which is held out and cannot come back as it is.
+
+    It stays out until that deploy, such as a rollback, has replaced its instances and brought it back. A `zone restore`
+    then undoes what was prepared for its absence.
+    """
+    _order(config, zone, "release", reason, None, as_json=as_json)
 
 
 @command.command()

@@ -376,8 +376,9 @@ def _move(zone: ZoneProgress, kind: E, now: datetime) -> ZoneProgress:
         state = ZONE_TRANSITIONS[zone.state][kind]
     except KeyError:
         raise IllegalTransition(f"zone {zone.zone}: {kind} while {zone.state}") from None
-    # What stood still stays as old as it is: neither a resume nor a call back makes anything known anew.
-    same = state is zone.state or kind is E.RESUME or (zone.state is _Z.DRAINING and state is _Z.JOINING)
+    # What stood still stays as old as it is: neither an order nor a call back makes anything known anew.
+    ordered = kind in {E.RESUME, E.SENT_BACK, E.RETARGET}
+    same = state is zone.state or ordered or (zone.state is _Z.DRAINING and state is _Z.JOINING)
     return replace(zone, state=state, since=zone.since if same else now)
 
 

@@ -6,7 +6,7 @@ Rules are judged on the state after the change (I4): capacity is what is left on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
 
@@ -120,6 +120,18 @@ def refuse_replacing(zone: str, seen: ZoneSeen | None, in_flight: int | None) ->
 def _capacity_rps(topology: Topology, loads: Mapping[str, ZoneLoad], region: str, without: str | None) -> float:
     zones = (z for z in topology.region(region).zones if z.id != without and z.id in loads)
     return sum(z.rps_per_instance * loads[z.id].healthy for z in zones)
+
+
+def carrying(loads: Mapping[str, ZoneLoad], seen: Mapping[str, ZoneSeen], but: Collection[str]) -> dict[str, ZoneLoad]:
+    """Count of each zone what it carries (I3): out, or on its way back, it is ready and carries nothing, or a part.
+
+    Zones in `but` are the caller's business; of one that nobody has seen, what was measured stands.
+    """
+    carried = dict(loads)
+    for zone in loads.keys() & seen.keys() - set(but):
+        part = 1.0 if seen[zone].placement is Placement.STEADY else seen[zone].share or 0.0
+        carried[zone] = msgspec.structs.replace(loads[zone], healthy=floor(part * loads[zone].healthy))
+    return carried
 
 
 def fair_rps(zone: str, loads: Mapping[str, ZoneLoad], topology: Topology) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
@@ -51,6 +51,7 @@ class Stage(StrEnum):
     HELD_OUT = "held-out"
     HELD_SERVING = "held-serving"
     HELD_SETTLING = "held-settling"
+    LENT = "lent"  # A deploy mends what runs there; what was prepared for its absence is still to be undone.
     RESTORED = "restored"
     REFUSED = "refused"  # It never left: a rule said no.
     WITHDRAWN = "withdrawn"  # It serves as before: called off, or it could not be emptied.
@@ -95,12 +96,13 @@ class OutingEvent(StrEnum):
     RESTORE = "restore"
     EVACUATE = "evacuate"
     EXTEND = "extend"
+    RELEASE = "release"
     TAKE_OVER = "take-over"  # A person wants what a drill has out: from now on it is that person's.
 
 
 _E = OutingEvent
 ORDER_REFUSED: Final = "order-refused"
-ORDERS: Final = frozenset({_E.PAUSE, _E.RESUME, _E.RESTORE, _E.EVACUATE, _E.EXTEND, _E.TAKE_OVER, "abort"})
+ORDERS: Final = frozenset({_E.PAUSE, _E.RESUME, _E.RESTORE, _E.EVACUATE, _E.EXTEND, _E.RELEASE, _E.TAKE_OVER, "abort"})
 _ANYWHERE: Final = frozenset({_E.PAUSE, _E.EXTEND, _E.TAKE_OVER, _E.WARNED, _E.ALARMED})  # They move no stage.
 
 _G = Stage
@@ -194,7 +196,8 @@ TRANSITIONS: Final[Mapping[Stage, Mapping[OutingEvent, Stage]]] = {
         _E.RESTORE: _G.SETTLING,
     },
     _G.HELD_LEAVING: {_E.RESUME: _G.DRAINING, _E.EVACUATE: _G.EVACUATING, **_BACK},
-    _G.HELD_OUT: {_E.RESUME: _G.RETURNING, **_BACK},
+    _G.HELD_OUT: {_E.RESUME: _G.RETURNING, _E.RELEASE: _G.LENT, **_BACK},
+    _G.LENT: {_E.RESUME: _G.RETURNING, _E.REFUSED: _G.LENT, **_BACK},  # Refused while the deploy has it.
     _G.HELD_SERVING: {
         _E.RESUME: _G.RAMPING,
         _E.RESTORE: _G.RAMPING,
@@ -220,7 +223,7 @@ _EFFECT_OF: Final[Mapping[Stage, str]] = {
 }
 _NOT_YET_LEFT: Final = {_G.WAITING: _E.REFUSED, _G.PREPARING: _E.UNPREPARED}
 FINISHED: Final = frozenset({_G.RESTORED, _G.REFUSED, _G.WITHDRAWN})
-HELD: Final = frozenset({_G.HELD_LEAVING, _G.HELD_OUT, _G.HELD_SERVING, _G.HELD_SETTLING})
+HELD: Final = frozenset({_G.HELD_LEAVING, _G.HELD_OUT, _G.HELD_SERVING, _G.HELD_SETTLING, _G.LENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +426,7 @@ def _taken_over(state: OutingState, event: Event, now: datetime) -> OutingState:
 
 def meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
     """Translate what was measured into what it means here."""
-    if kind is _E.REFUSED and state.ask.mode is Mode.EVACUATE:
+    if kind is _E.REFUSED and state.ask.mode is Mode.EVACUATE and state.stage is Stage.WAITING:
         return _E.CONTESTED  # The lease is another's; an evacuation waits for it, and looks whether it has to (I1).
     if kind is _E.RESUME and state.stage is Stage.HELD_LEAVING and state.ask.mode is Mode.EVACUATE:
         return _E.EVACUATE
@@ -464,7 +467,8 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
             return _return_planned(moved, event)
         case _E.RESTORE | _E.RESUME | _E.UNPREPARED | _E.DRAIN_TIMED_OUT:
             leaving = state.stage in {Stage.PREPARING, Stage.DRAINING}
-            return replace(moved, sick=False, calling_off=state.calling_off or leaving, reason=event.evidence)
+            back = state.calling_off or leaving
+            return replace(moved, ask=_waived(state.ask, event), sick=False, calling_off=back, reason=event.evidence)
         case _E.STEP_PASSED | _E.STEP_MERGED:
             return replace(moved, step=min(state.step + 1, max(0, len(state.steps) - 1)))
         case _E.REFUSED | _E.STUCK:
@@ -473,6 +477,12 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
             dead = moved.dead and kind is not _E.VERIFIED  # Whatever else is out, it serves from then on (I1).
             moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE, dead=dead)
             return replace(moved, undo={}) if stage in FINISHED else moved
+
+
+def _waived(ask: Ask, event: Event) -> Ask:
+    """I4: from here on the outing skips the rules that the person's order names."""
+    named = cast("list[str]", event.args.get("overrides", []))
+    return replace(ask, overrides=tuple(sorted({*ask.overrides, *named}))) if named else ask
 
 
 def _return_planned(moved: OutingState, event: Event) -> OutingState:

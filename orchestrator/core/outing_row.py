@@ -108,8 +108,11 @@ class OutingMachine:
         return "out" if out else "active"
 
     def leased_zone(self, state: OutingState) -> str | None:
-        """I1: from the moment the zone is admitted until its return is verified and its preparations are undone."""
-        return None if state.stage is Stage.WAITING or state.stage in FINISHED else state.zone
+        """I1: from the moment the zone is admitted until its return is verified and its preparations are undone.
+
+        Not while it is lent to a deploy, whose lease it is then.
+        """
+        return None if state.stage in {Stage.WAITING, Stage.LENT} or state.stage in FINISHED else state.zone
 
     def extra_slot(self, state: OutingState) -> bool:
         """A dead zone serves nobody: it leaves whoever else is out. Or a person has overridden I1 (I4)."""

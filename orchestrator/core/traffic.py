@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from typing import Any, cast
 
 import msgspec
@@ -25,10 +25,20 @@ class Placement(StrEnum):
 
 
 class ZoneTraffic(msgspec.Struct, frozen=True):
-    """`share` is 0..1 of the zone's fair part of its region: 1 means as much per instance as a survivor gets."""
+    """`share` is 0..1 of the zone's fair part of its region: 1 means as much per instance as a survivor gets.
+
+    `least`: where a share means whole instances, so many take traffic whatever it says (a zone that becomes smaller).
+    """
 
     placement: Placement
     share: float = 1.0
+    least: int = 0
+
+    def whole_instances(self, of: int) -> int:
+        """How many of a zone's instances take traffic, where a share means whole ones."""
+        if self.placement is Placement.OUT:
+            return 0
+        return max(ceil(self.share * of - 1e-9), min(self.least, of))
 
 
 STEADY = ZoneTraffic(Placement.STEADY, 1.0)
@@ -37,6 +47,11 @@ OUT = ZoneTraffic(Placement.OUT, 0.0)
 
 def ramp(share: float) -> ZoneTraffic:
     return ZoneTraffic(Placement.RAMP, share)
+
+
+def without_surplus(instances: int, now: int) -> ZoneTraffic:
+    """Leave out what is more than `instances` of `now`; when those have gone, nobody is left out."""
+    return ZoneTraffic(Placement.RAMP, floor(instances * 1000 / now) / 1000, instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,8 @@ def matches(seen: ZoneSeen, desired: ZoneTraffic, grain: Fraction) -> bool:
     # Where a share means whole instances, a ramp that admits all of them cannot be told from steady.
     if seen.placement is Placement.OUT or seen.share is None or seen.taking == 0:
         return False
+    if desired.least and seen.taking == desired.whole_instances(seen.total):
+        return True
     return seen.placement is not None and abs(seen.share - desired.share) <= max(float(grain) - 1e-9, 0.0)
 
 

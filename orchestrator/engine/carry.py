@@ -163,7 +163,7 @@ class _Loop(Generic[S]):
             return await self._fold(run, state, event, effect, duration_s)
         except Refused as refused:
             self.log("lease-refused", run=run.id, zone=refused.zone, rule=refused.rule, reason=refused.reason)
-            told = Event(REFUSED, event.zone or refused.zone, refused.reason, {"rule": refused.rule})
+            told = Event(REFUSED, event.zone or refused.zone, refused.reason, {"rule": refused.rule}, event.order)
         try:
             return await self._fold(run, state, told, effect, duration_s)
         except IllegalTransition:

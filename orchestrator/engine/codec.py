@@ -63,14 +63,17 @@ def event_of(text: str) -> Event:
 
 def traffic_text(desired: DesiredTraffic) -> str:
     zones: dict[str, Json] = {
-        zone: {"placement": str(traffic.placement), "share": traffic.share} for zone, traffic in desired.zones.items()
+        zone: {"placement": str(traffic.placement), "share": traffic.share, "least": traffic.least}
+        for zone, traffic in desired.zones.items()
     }
     return text_of({"zones": zones, "region_weights": dict(desired.region_weights)})
 
 
 def traffic_of(text: str, version: int, fence: int) -> DesiredTraffic:
     data: dict[str, Any] = json.loads(text)
-    zones = {zone: ZoneTraffic(Placement(t["placement"]), t["share"]) for zone, t in data["zones"].items()}
+    zones = {
+        zone: ZoneTraffic(Placement(t["placement"]), t["share"], t.get("least", 0)) for zone, t in data["zones"].items()
+    }
     return DesiredTraffic(version, fence, zones, data["region_weights"])
 
 

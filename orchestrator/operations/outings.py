@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
@@ -22,7 +22,7 @@ OVERRIDABLE: Final = ("I1", "I2", "I3", "I14")
 LONGEST_S: Final = 30 * 86400.0
 _STAYS: Final = frozenset(
     {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT}
-    | {Stage.HELD_LEAVING, Stage.HELD_OUT}
+    | {Stage.HELD_LEAVING, Stage.HELD_OUT, Stage.LENT}
 )
 
 
@@ -145,10 +145,14 @@ async def order_outing(
     args: Mapping[str, Json] | None = None,
 ) -> Run:
     """Tell the run that has the zone out. Raises NotFound when none has, naming a deploy that may have it."""
-    told = f" until {args['expires_at']}" if args else ""
+    args = args or {}
+    overrides = cast("list[str]", args.get("overrides", []))
+    told = f" until {args['expires_at']}" if "expires_at" in args else ""
+    told += f", overriding {', '.join(overrides)}" if overrides else ""
     async with recorded(store, f"zone {kind} {zone}{told}", author=who.author, reason=who.reason, now=who.now) as doing:
         topology.zone(zone)
-        if args:
+        require_overridable(overrides)
+        if "expires_at" in args:
             _require_time(datetime.fromisoformat(str(args["expires_at"])), who.now)
         run = await outing_of(store, topology.service, zone)
         if run is None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
-from math import ceil
 
 from orchestrator.core.errors import NoCapacity, Rejected, Transient
 from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
@@ -186,7 +185,7 @@ class AwsTraffic:
             return change + leave
         if not in_steady:
             zone, others, share = len(place.boxes), _members(truth, STEADY_POOL), _ramp_share(truth)
-            most = zone / (zone + others)
+            most = zone / (zone + others) if zone else 1.0
             if in_ramp and share is not None and share > most + 0.0025:  # two parts at once are too much (I3)
                 return [partial(self.world.set_weights, truth, _weights(truth, most))]
             return [partial(self.world.attach, place, STEADY_POOL)]
@@ -269,7 +268,7 @@ class AzureTraffic:
             if zone.id not in desired:
                 continue
             place, wish = self.world.zones[zone.id], desired[zone.id]
-            wanted = 0 if wish.placement is Placement.OUT else ceil(wish.share * len(place.boxes) - 1e-9)
+            wanted = wish.whole_instances(len(place.boxes))
             for box in place.boxes[:wanted]:
                 admit += [partial(self.world.set_admitted, box, admitted=True)] if not box.admitted else []
                 ready = box.targets[BACKEND_POOL].healthy and load.passes_probe(box, self.world.versions[box.version])

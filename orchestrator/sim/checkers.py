@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim import load
-from orchestrator.sim.truth import RAMP_POOL, WELL, Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
@@ -89,7 +89,7 @@ class OneZoneOut(Edges):
         out = [z.zone.id for z in others if not is_in(z)]
         dead = [z.zone.id for z in others if _long_dead(world, z)]
         self.clear(zone.zone.id)
-        if (out or dead) and not _long_dead(world, zone) and serves(zone) and not self.waived(zone.zone.id):
+        if (out or dead) and not _long_dead(world, zone) and serves(world, zone) and not self.waived(zone.zone.id):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
 
 
@@ -98,13 +98,13 @@ def is_in(zone: ZoneTruth) -> bool:
     return zone.presence >= WHOLE and zone.zone.id not in zone.region.attached.get(RAMP_POOL, ())
 
 
-def serves(zone: ZoneTruth) -> bool:
-    """Its load balancer calls some instance of it healthy, so that users' requests may go there. One that drains gets none."""
-    return any(serves_from(box) for box in zone.boxes)
+def serves(world: World, zone: ZoneTruth) -> bool:
+    """Its load balancer calls some instance of it healthy, so that users' requests may go there, or did until now.
 
-
-def serves_from(box: Box) -> bool:
-    return any(target.healthy and not target.draining for target in box.targets.values())
+    What has drained for a while gets none, whatever its load balancer called it last.
+    """
+    targets = [target for box in zone.boxes for target in box.targets.values()]
+    return any(target.healthy and target.drains_since_s >= world.now_s for target in targets)
 
 
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
@@ -124,11 +124,11 @@ class OnlyHealthyAdvances(Edges):
 
     def returned(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
-        if (serves(zone) or not zone.dark) and not zone.by_hand:
+        if (serves(world, zone) or not zone.dark) and not zone.by_hand:
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if not serves(zone):
+        if not serves(world, zone):
             return  # Nothing is taken from users.
         others = [z for z in world.zones.values() if z is not zone and is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
@@ -272,13 +272,14 @@ class ReturnsInSteps(Checker):
 
     def look(self, world: World) -> None:
         for zone_id, zone in world.zones.items():
-            partial = GONE < zone.presence < WHOLE
+            part = _part(zone)
+            partial = GONE < part < WHOLE
             since = self._partial_since.pop(zone_id, None)
             if since is not None:
                 self._partial_s[zone_id] = self._partial_s.get(zone_id, 0.0) + world.now_s - since
             if partial:
                 self._partial_since[zone_id] = world.now_s
-            elif zone.presence <= GONE:
+            elif part <= GONE:
                 self._partial_s[zone_id] = 0.0
             else:
                 self._whole(world, zone)
@@ -304,15 +305,32 @@ class ReturnsInSteps(Checker):
         Its fair part is by instances, as load balancers split: the survivors may have been scaled for its absence.
         """
         own = sum(not box.leaving for box in zone.boxes)
-        serving = sum(
-            not box.leaving and serves_from(box) for z in zone.region.zones if z is not zone for box in z.boxes
-        )
+        serving = sum(z.serving for z in zone.region.zones if z is not zone)
         fair_rps = zone.region.rps * own / (own + serving) if own else 0.0
         shares = [share for share in self.policy.ramp_shares if share < WHOLE]
         if not zone.region.aws:
             shares = [share for share in shares if -(-share * len(zone.boxes) // 1) < len(zone.boxes)]
         most = max(shares, default=0.0)
         return fair_rps * most * self.policy.ramp_step_s > 1.5 * self.policy.gate.samples_min
+
+
+def _part(zone: ZoneTruth) -> float:
+    """What each of a zone's instances may get of what an instance in service gets elsewhere in its region.
+
+    Presence says what nobody has taken away: it counts a zone that has been scaled as whole at a half, and instances
+    that are only about to be healthy again among those in service.
+    """
+    region, own = zone.region, [box for box in zone.boxes if not box.leaving]
+    if not region.aws:
+        return min(zone.presence, sum(load.meant_to_serve(box) for box in own) / (len(own) or 1))
+    id_ = zone.zone.id
+    if id_ not in region.attached[RAMP_POOL] or id_ in region.attached[STEADY_POOL]:
+        return zone.presence
+    mine = sum(RAMP_POOL in box.targets and box.targets[RAMP_POOL].healthy for box in own)
+    others = [box.targets[STEADY_POOL] for z in region.zones for box in z.boxes if STEADY_POOL in box.targets]
+    serving = sum(target.healthy and not target.draining for target in others)
+    steady, ramp = region.weights[STEADY_POOL], region.weights[RAMP_POOL]
+    return ramp * serving / (steady * mine) if steady and mine and serving else zone.presence
 
 
 @dataclass(slots=True, eq=False)

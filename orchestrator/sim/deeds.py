@@ -57,8 +57,11 @@ class People(Protocol):
     def later(self, zone: str) -> frozenset[str]:
         """Say which zones have been taken out beside this one, after it."""
 
-    def expires_s(self, zone: str) -> float | None:
-        """Say when a zone that is out on purpose should be back; None when nobody has it out on purpose."""
+    def expires_s(self, zone: str) -> tuple[float, float] | None:
+        """Say when a zone that is out on purpose should be back, by the clock of now, and when that first was so.
+
+        None when nobody has it out on purpose.
+        """
 
     def by_person(self, run: str) -> bool: ...
 
@@ -73,7 +76,7 @@ class Nobody:
     def later(self, zone: str) -> frozenset[str]:  # noqa: ARG002
         return frozenset()
 
-    def expires_s(self, zone: str) -> float | None:  # noqa: ARG002
+    def expires_s(self, zone: str) -> tuple[float, float] | None:  # noqa: ARG002
         return None
 
     def by_person(self, run: str) -> bool:  # noqa: ARG002
@@ -137,7 +140,7 @@ class NothingStaysOutSilently(DeedChecker):
     """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
 
     A person's own order or hand counts as told, and a pause when it stops the run. What is out on purpose is back, or
-    told of anew, when it expires, by the clock of then. Does not verify: that anybody reads it, what a notice says, or
+    told of anew, when it first expires. Does not verify: that anybody reads it, what a notice says, or
     that a carrier's clock tells the time.
     """
 
@@ -174,9 +177,9 @@ class NothingStaysOutSilently(DeedChecker):
 
     def passes(self, world: World) -> None:
         for zone_id, since_s in self._since.items():
-            expires_s = self.people.expires_s(zone_id)
-            if expires_s is not None:
-                from_s = expires_s
+            expiry = self.people.expires_s(zone_id)
+            if expiry is not None:
+                expires_s, from_s = expiry
                 over = world.now_s > max(since_s, expires_s) + QUIET_S
             else:
                 from_s = since_s

@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
 from orchestrator.core.errors import Refused, Rejected, Transient
-from orchestrator.core.machine import Machine
+from orchestrator.core.machine import Json, Machine
+from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import STEADY
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
@@ -361,13 +362,11 @@ class History:
         if not self.carriers or self.run().finished:
             return
         self.world.note("order", command.kind, target=command.target)
+        args: dict[str, Json] = {"target": command.target, "overrides": [*command.overrides]}
         for checker in self.deeds:
             checker.ordered(self.world, command.kind)
         try:
-            posting = self.store.post_order(
-                RUN, command.kind, author="person", reason="sim", now=EPOCH, args={"target": command.target}
-            )
-            _now(posting)
+            _now(self.store.post_order(RUN, command.kind, author="person", reason="sim", now=EPOCH, args=args))
         except Rejected as refused:
             self.world.note("order refused", str(refused))
 
@@ -396,11 +395,12 @@ class History:
         if not self.faults.healed:
             self.heal()
         self._until(self.scheduler.now_s + LONGEST_S)
-        for order in LAST_ORDERS if self.scenario.target == WELL else LAST_ORDERS_SICK:
+        for turn, order in enumerate(LAST_ORDERS if self.scenario.target == WELL else LAST_ORDERS_SICK):
             if self.finished():
                 break
-            self.outings.bring_back()
-            self.order(Command(0.0, order))
+            self.outings.bring_back(again=turn > 0, deploying=not self.run().finished)
+            serving = any(zone.state is ZoneState.HELD_SERVING for zone in self.state().zones)
+            self.order(Command(0.0, order, overrides=("I2",) if serving and turn else ()))  # Too few users to tell.
             self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
         return self._judge()
@@ -493,8 +493,7 @@ class History:
         return wrong
 
     def _runs_sick(self, zone: str) -> bool:
-        versions = {box.version for box in self.world.zones[zone].boxes}
-        return self.scenario.target != WELL and self.state().target in versions
+        return any(self.world.versions[box.version] != WELL for box in self.world.zones[zone].boxes)
 
     def _late(self, zone: str, what: str) -> Violation:
         return Violation(self.scheduler.now_s, "converges", zone, what)

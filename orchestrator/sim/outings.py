@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import cast
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.machine import Json
 from orchestrator.core.outing import Ask, Asker, Mode, OutingState, Stage
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.engine.memory import MemoryStore
@@ -32,7 +33,7 @@ LEAVING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ZoneOrder:
-    """A person drains, evacuates, restores or extends a zone, or pauses or aborts its outing.
+    """A person drains, evacuates, restores, releases or extends a zone, or pauses or aborts its outing.
 
     `drill`: that is to be a drill of half `lasts_s`; of kind `schedule` it is one every minute.
     """
@@ -91,7 +92,8 @@ class Outings:
     def _tell(self, order: ZoneOrder) -> None:
         now = EPOCH + timedelta(seconds=self.world.now_s)
         until = (now + timedelta(seconds=order.lasts_s)).isoformat()
-        args = {"expires_at": until} if order.kind == "extend" else None
+        args: dict[str, Json] = {"expires_at": until} if order.kind == "extend" else {}
+        args |= {"overrides": [*order.overrides]} if order.overrides else {}
         who = Person("person", "sim", now)
         at_once(order_outing(self.store, self.world.topology, order.zone, order.kind, who, args))
 
@@ -100,10 +102,19 @@ class Outings:
         if self.carriers:
             keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.world.now_s)
 
-    def bring_back(self) -> None:
-        """What people do once all is healed: every zone that is out on purpose comes back."""
+    def bring_back(self, *, again: bool = False, deploying: bool = False) -> None:
+        """What people do once all is healed: every zone that is out on purpose comes back.
+
+        `again`: they have tried. Where nobody can tell how it does with so few users, they decide; what cannot come back as
+        it is, they leave to the deploy.
+        """
         for run in self.unfinished():
-            self.order(ZoneOrder(0.0, "restore", self.state(run).zone))
+            state = self.state(run)
+            if deploying and state.stage is Stage.LENT:
+                continue
+            waived = ("I2",) if again and state.stage is Stage.HELD_SERVING else ()
+            kind = "release" if again and state.stage is Stage.HELD_OUT else "restore"
+            self.order(ZoneOrder(0.0, kind, state.zone, overrides=waived))
 
     def unfinished(self) -> list[Run]:
         rows = (self.run(name) for name in self.carriers)
@@ -153,10 +164,10 @@ class Outings:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
         return all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
 
-    def expires_s(self, zone: str) -> float | None:
+    def expires_s(self, zone: str) -> tuple[float, float] | None:
         """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose.
 
-        A clock that is put back later makes nothing of it undone.
+        And when that first was so: a clock that is put back later makes it no news.
         """
         for run in self.unfinished():
             state = self.state(run)
@@ -164,8 +175,8 @@ class Outings:
                 until_s = (state.ask.expires_at - EPOCH).total_seconds()
                 at_s = until_s - self.carriers[run.id][-1].wall_skew_s
                 if at_s <= self.world.now_s:
-                    return self._expired_s.setdefault((run.id, until_s), at_s)
-                return self._expired_s.get((run.id, until_s), at_s)
+                    self._expired_s.setdefault((run.id, until_s), at_s)
+                return at_s, self._expired_s.get((run.id, until_s), at_s)
         return None
 
     def by_person(self, run: str) -> bool:

@@ -48,6 +48,7 @@ class Command:
     at_s: float
     kind: str
     target: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,9 @@ def _told_much(random: Random, scenario: Scenario, zone: str) -> Scenario:
     at_s, orders = random.choice((random.uniform(0, 3), random.uniform(0, 200))), list(scenario.zone_orders)
     kinds = [random.choice(("drain", "evacuate")), *random.choices(ZONE_ORDERS, k=random.randint(3, 8))]
     for kind in kinds:
-        orders.append(ZoneOrder(at_s, kind, zone, random.uniform(20, 120), random.choice(list(OnExpiry))))
+        lasts_s = random.uniform(20, 120)
+        lent = kind == "resume" and lasts_s > 70.0
+        orders.append(ZoneOrder(at_s, "release" if lent else kind, zone, lasts_s, random.choice(list(OnExpiry))))
         at_s += random.choice((random.uniform(0, 3), random.uniform(0, 30)))
     return replace(scenario, zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)))
 

@@ -102,6 +102,7 @@ class Target:
     healthy: bool = False
     proven: bool = False
     draining: bool = False
+    drains_since_s: float = float("inf")
     changing: bool | None = None
 
 

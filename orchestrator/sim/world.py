@@ -155,7 +155,7 @@ class World:
         target = box.targets.get(pool)
         if target is None or target.draining:
             return
-        target.draining = True
+        target.draining, target.drains_since_s = True, self.now_s
         self.touch(box.zone.region)
 
         def gone() -> None:

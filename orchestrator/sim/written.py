@@ -156,7 +156,7 @@ FORMS: tuple[_Form, ...] = (
         for tail in ("for SECONDS s", _EXPIRING, f"{_EXPIRING} overriding RULES")
     ),
     *(_outing(f"{kind} zone ZONE for SECONDS s", kind) for kind in ("extend", *DRILLS)),
-    *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "pause", "resume", "abort")),
+    *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "release", "pause", "resume", "abort")),
     _Form(
         "signal SIGNAL is SAID for SECONDS s",
         lambda at_s, said: ("signals", SignalTurn(at_s, said["SIGNAL"], said["SAID"], float(said["SECONDS"]))),  # type: ignore[arg-type]

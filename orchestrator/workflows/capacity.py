@@ -13,6 +13,7 @@ from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
     ZoneLoad,
+    carrying,
     fair_rps,
     plan_capacity,
     refuse_absent_survivors,
@@ -57,11 +58,12 @@ class Prepared:
         sizes = {z: Scaled(c["from"], c["to"], c.get("minimum", c["from"])) for z, c in scale.items()}
         return cls(sizes, weights)
 
-    def with_plan(self, plan: CapacityPlan, fleets: Mapping[str, FleetSeen], loads: Mapping[str, ZoneLoad]) -> Prepared:
+    def with_plan(self, plan: CapacityPlan, fleets: Mapping[str, FleetSeen]) -> Prepared:
         """Add what a newer plan asks for; what a survivor had before anything was prepared stays known."""
         scale = dict(self.scale)
         for zone, wanted in plan.scale.items():
-            own, size = fleets[zone].autoscaler, loads[zone].instances
+            own, seen = fleets[zone].autoscaler, fleets[zone]
+            size = len(seen.instances) if seen.no_room else seen.desired
             had = scale.get(zone, Scaled(size, size, own.minimum if own else size))
             scale[zone] = replace(had, now=max(wanted, had.now))
         return Prepared(scale, plan.weights or self.weights)
@@ -121,7 +123,7 @@ class Capacity:
         if isinstance(ruled, Refusal):
             return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
         plan, loads = ruled
-        prepared = await self._with_plan(job, Prepared({}, {}), plan, loads)
+        prepared = await self._with_plan(job, Prepared({}, {}), plan)
         measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
         versions = {i.version for i in fleet.instances}
         ran = versions.pop() if len(versions) == 1 else None
@@ -135,11 +137,9 @@ class Capacity:
         }
         return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
 
-    async def _with_plan(
-        self, job: Job, prepared: Prepared, plan: CapacityPlan, loads: Mapping[str, ZoneLoad]
-    ) -> Prepared:
-        fleets = {z: await self._gauge.fleet(job.world.topology.zone(z)) for z in plan.scale}
-        return prepared.with_plan(plan, fleets, loads)
+    async def _with_plan(self, job: Job, prepared: Prepared, plan: CapacityPlan) -> Prepared:
+        fleets = {z: await self._gauge.fleet(job.world.topology.zone(z), anew=True) for z in plan.scale}
+        return prepared.with_plan(plan, fleets)
 
     async def _rule(self, job: Job, *, may_scale: bool = True, in_hand: bool = False) -> _Ruled:
         """Put every guard to the test, on what is measured now (I4: on the state after the change).
@@ -218,6 +218,9 @@ class Capacity:
         async def ask() -> None:
             await self._freeze(job)
             await self._want_what_is_there(job)
+            if not job.progress.as_it_left:
+                # It is on the ramp, maybe with all of its region's users: whoever has got well meanwhile needs a part.
+                await self._steering.step_region(job.region, job.fence)
             for zone_id, scaled in prepared.scale.items():
                 if await job.interrupted():
                     return  # Whoever waits for them says so; meanwhile no further one is changed (I14).
@@ -285,7 +288,8 @@ class Capacity:
 
         async def rule(*, may_scale: bool) -> _Ruled:
             out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
-            loads = {**await self._gauge.loads(job.policy.load_window_s), job.zone.id: out}
+            measured = await self._gauge.loads(job.policy.load_window_s)
+            loads = {**carrying(measured, await self._steering.seen_where_told(), {job.zone.id}), job.zone.id: out}
             plan = self._plan(job, loads, may_scale=may_scale)
             return plan if isinstance(plan, Refusal) else (plan, loads)
 
@@ -315,9 +319,9 @@ class Capacity:
             ruled = await rule(may_scale=not prepared.weights)
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
-            plan, loads = ruled
+            plan = ruled[0]
             if plan.scale or (plan.weights and _moves_more(plan.weights, prepared.weights, job.region.id)):
-                newer = await self._with_plan(job, prepared, plan, loads)
+                newer = await self._with_plan(job, prepared, plan)
                 return job.event(E.REPLANNED, plan.arithmetic, {"undo": newer.row()})
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
             return job.event(E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}})

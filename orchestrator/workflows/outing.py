@@ -77,6 +77,8 @@ class OutingPerformer:
         level = next((level for kind, level in _LEVELS.items() if kind == event.kind), None)
         if level is not None:
             next_command = f"failout zone restore {state.zone}" if event.kind != E.REFUSED else None
+            if event.kind == E.STUCK and effect.kind == "plan-return":
+                next_command = f"{next_command}   (or release: a deploy is to mend what runs there)"
             await self._notify(level, state, event.kind, event.evidence, None, next_command)
         return event
 

@@ -89,7 +89,7 @@ class Returning:
         document, stale = await self._steering.document(), job.stale()
         wanted = document.zones.get(job.zone.id, STEADY)
         if stale is not None and job.progress.step == 0 and await self._takes_nothing(job, wanted):
-            return stale
+            return await self._anew(job, stale)
         if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
             # It was held while it joined, or later: to take a part of that away again would need the guards.
             return job.event(E.RAMPED, "it has its whole part already")
@@ -99,7 +99,8 @@ class Returning:
         if isinstance(loads, Event):
             return loads
         if self._more_to_measure(job, loads) and await self._takes_nothing(job, wanted):
-            return job.event(E.STALE, "more users came while it waited: its steps are planned anew (I9)")
+            why = "more users came while it waited: its steps are planned anew (I9)"
+            return await self._anew(job, job.event(E.STALE, why))
         expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
         measured = all(z.id in loads for z in job.region.zones)  # A neighbour that nobody hears may be busy (I2).
         if measured and expected < job.policy.gate.samples_min and not last:
@@ -107,6 +108,11 @@ class Returning:
             return job.event(E.STEP_MERGED, why)
         placed = await self._place(job, step)
         return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}", whole=last)
+
+    async def _anew(self, job: Job, stale: Event) -> Event:
+        """No part of a step that was recorded may come to it before it is verified."""
+        await self._steering.want_zone(job.zone, OUT, job.fence)
+        return stale
 
     def _more_to_measure(self, job: Job, loads: Mapping[str, ZoneLoad]) -> bool:
         """It has waited long enough for what was planned on another load; the steps that there would be now are finer."""

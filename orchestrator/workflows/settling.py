@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from math import floor
-
-import msgspec
-
 from orchestrator.core.deploy import E
-from orchestrator.core.guards import refuse_scaling_back, refuse_usual_weights
+from orchestrator.core.guards import carrying, refuse_scaling_back, refuse_usual_weights
 from orchestrator.core.machine import Event
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import STEADY, Placement, ramp
+from orchestrator.core.traffic import STEADY, without_surplus
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.capacity import Capacity, Prepared, Scaled
 from orchestrator.workflows.gauge import Gauge
@@ -40,31 +36,9 @@ class Settling:
             await job.world.fleet(job.zone).set_autoscaling(job.zone, enabled=True, fence=job.fence)
 
         stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
-        stopped = stopped or await self._forget_shares(job, prepared)
         for zone_id, scaled in prepared.scale.items():
             stopped = stopped or await self._give_back(job, job.world.topology.zone(zone_id), scaled)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
-
-    async def _forget_shares(self, job: Job, prepared: Prepared) -> Event | None:
-        """A scaling back may have been cut short after it was asked for: of those that are left, a share is too few (I3).
-
-        Waits for those that go, and moves no traffic before they are gone.
-        """
-
-        async def recall() -> bool | NotYet:
-            for zone_id, scaled in prepared.scale.items():
-                survivor = job.world.topology.zone(zone_id)
-                if await self._steering.wanted(survivor) == STEADY:
-                    continue
-                fleet = await self._gauge.fleet(survivor, anew=True)
-                if len(fleet.instances) <= scaled.before:
-                    await self._steering.want_survivor(survivor, STEADY, job.fence)
-                elif fleet.desired <= scaled.before:
-                    return NotYet(f"{zone_id} has {len(fleet.instances)} instances, {fleet.desired} wanted")
-            return True
-
-        done = await job.until(recall, job.policy.prepare_timeout_s, late=E.STUCK, doing="looking at the survivors")
-        return done if isinstance(done, Event) else None
 
     async def _give_back(self, job: Job, survivor: Zone, scaled: Scaled) -> Event | None:
         """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.
@@ -117,11 +91,8 @@ class Settling:
         """I3: another zone may have been lost meanwhile; then what was scaled stays, and a person hears of it."""
 
         async def look() -> bool | NotYet:
-            loads, seen = dict(await self._gauge.loads(job.policy.load_window_s)), await self._steering.seen()
-            for zone in loads.keys() & seen.keys() - {job.zone.id, survivor.id}:
-                # Out beside this one, or on its way back: it is ready, and carries nothing, or a part.
-                carries = 1.0 if seen[zone].placement is Placement.STEADY else seen[zone].share or 0.0
-                loads[zone] = msgspec.structs.replace(loads[zone], healthy=floor(carries * loads[zone].healthy))
+            measured, seen = await self._gauge.loads(job.policy.load_window_s), await self._steering.seen()
+            loads = carrying(measured, seen, {job.zone.id, survivor.id})
             refusal = refuse_scaling_back(
                 survivor.id, wanted, loads, job.world.topology, max_utilisation=job.policy.max_utilisation
             )
@@ -137,7 +108,7 @@ class Settling:
         """Make a survivor smaller without cutting a user's connection.
 
         Where the cloud drains what it ends (AWS), asking is enough. Where it just ends machines (Azure), those that go
-        are taken out of traffic first: a share of wanted/now leaves out exactly those that `scale` ends.
+        are taken out of traffic first.
         """
         if job.world.traffic(job.world.topology.region_of(survivor.id)).whole_instances() and wanted > 0:
             emptied = await self._empty_surplus(job, survivor, wanted)
@@ -182,7 +153,7 @@ class Settling:
             now = len(fleet.instances)
             if min(now, fleet.desired) <= wanted:  # It was asked for already: those that go are on their way out.
                 return True
-            await self._steering.want_survivor(survivor, ramp(floor(wanted * 1000 / now) / 1000), job.fence)
+            await self._steering.want_survivor(survivor, without_surplus(wanted, now), job.fence)
             return await self._steering.until_drained(survivor, job.fence)
 
         done = await job.until(look, job.policy.drain_timeout_s, late=E.STUCK, doing=f"making {survivor.id} smaller")

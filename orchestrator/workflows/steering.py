@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
+from orchestrator.core.errors import Denied, Transient
 from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
 from orchestrator.ports import Fence
@@ -63,6 +65,14 @@ class Steering:
         seen: dict[str, ZoneSeen] = {}
         for region in self._world.topology.regions:
             seen.update(await self._world.traffic(region).read(region))
+        return seen
+
+    async def seen_where_told(self) -> Mapping[str, ZoneSeen]:
+        """The same of the clouds that answer."""
+        seen: dict[str, ZoneSeen] = {}
+        for region in self._world.topology.regions:
+            with contextlib.suppress(Transient, Denied):
+                seen.update(await self._world.traffic(region).read(region))
         return seen
 
     async def seen_zone(self, zone: Zone) -> ZoneSeen | None:

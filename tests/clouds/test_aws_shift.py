@@ -118,12 +118,13 @@ SITUATIONS = {
         OFF,
     ),
     "a zone returns at once": (front(SURVIVORS), STEADY, [Attach(A, Group.STEADY)]),
+    "a zone returns to a region where nobody is": (front({}), STEADY, [Attach(A, Group.STEADY)]),
     "a zone on the ramp gives up what would be too much in both groups": (
         front(SURVIVORS, {A: well(A)}, BALANCED),
         STEADY,
-        [SetWeights(Weights(3, 1))],
+        [SetWeights(Weights(6, 1))],
     ),
-    "a zone on the ramp joins": (front(SURVIVORS, {A: well(A)}, Weights(3, 1)), STEADY, [Attach(A, Group.STEADY)]),
+    "a zone on the ramp joins": (front(SURVIVORS, {A: well(A)}, Weights(6, 1)), STEADY, [Attach(A, Group.STEADY)]),
     "the ramp keeps its weight until one target is healthy in steady": (
         front(SURVIVORS | {A: targets(A, *["initial"] * 3)}, {A: well(A)}, BALANCED),
         STEADY,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.clouds.azure.pool import AdminState, Moves, Seat, moves, seen
-from orchestrator.core.traffic import OUT, STEADY, Placement, ZoneTraffic, matches, ramp
+from orchestrator.core.traffic import OUT, STEADY, Placement, ZoneTraffic, matches, ramp, without_surplus
 
 ZONE = "azure/eastus-1"
 
@@ -51,7 +51,8 @@ seats_of_a_zone = st.lists(
         for n, (state, ready, admitted, reachable) in enumerate(rows)
     ]
 )
-wishes = st.one_of(st.just(OUT), st.just(STEADY), st.floats(0.01, 1.0).map(ramp))
+smaller = st.tuples(st.integers(1, 7), st.integers(0, 7)).map(lambda n: without_surplus(n[0], sum(n)))
+wishes = st.one_of(st.just(OUT), st.just(STEADY), st.floats(0.01, 1.0).map(ramp), smaller)
 
 
 def test_a_zone_without_addresses_is_out_and_never_steady() -> None:
@@ -126,3 +127,11 @@ def test_a_zone_of_ready_instances_matches_what_was_done(seats: list[Seat], wish
     done = seen(after(ready, moves(ready, wish)))
     assert matches(done, wish, Fraction(1, len(seats)))
     assert done.taking >= wish.share * len(seats) - 1e-6
+
+
+def test_what_leaves_out_a_surplus_leaves_nobody_out_once_that_has_gone() -> None:
+    wish = without_surplus(3, 5)
+    fewer = after([seat(n) for n in range(5)], moves([seat(n) for n in range(5)], wish))
+    assert ["vm_0", "vm_1", "vm_2"] == [s.instance for s in fewer if s.taking]
+    assert Moves({}, (), ()) == moves(fewer[:3], wish)
+    assert matches(seen(fewer[:3]), wish, Fraction(1, 3))

@@ -9,13 +9,26 @@ from datetime import UTC, datetime, timedelta
 from core.exploring import Explored, explored
 
 from orchestrator.core.machine import Effect, Event, Facts, Order
-from orchestrator.core.outing import FINISHED, ORDERS, Ask, Asker, Mode, OutingEvent, OutingState, apply, begin, decide
+from orchestrator.core.outing import (
+    FINISHED,
+    ORDERS,
+    Ask,
+    Asker,
+    Mode,
+    OutingEvent,
+    OutingState,
+    Stage,
+    apply,
+    begin,
+    decide,
+)
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATE = NOW + timedelta(hours=2, seconds=1)
 STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]
 _V = OutingEvent
+_REFUSED = Event(_V.REFUSED, "a", "refused by I1")
 
 # What the performer may answer for each effect (orchestrator/workflows/outing.py), and nothing else.
 OUTCOMES: Mapping[str, tuple[OutingEvent, ...]] = {
@@ -67,14 +80,15 @@ def successors(state: OutingState) -> Iterator[tuple[Event, OutingState]]:
         event = decide(state, Facts(NOW, (order(kind),)))
         if isinstance(event, Event):
             yield event, apply(state, event, NOW)
+            if state.stage is Stage.LENT and kind in {"restore", "resume"}:  # The deploy has it yet.
+                yield _REFUSED, apply(state, _REFUSED, NOW)
     for now in (NOW, LATE):
         for frozen in (False, True):
             chosen = decide(state, Facts(now, frozen=frozen))
             if isinstance(chosen, Event):
                 yield chosen, apply(state, chosen, NOW)
                 if chosen.kind == OutingEvent.GO:  # The store may refuse the lease (engine/carry.py).
-                    refused = Event(OutingEvent.REFUSED, "a", "refused by I1")
-                    yield refused, apply(state, refused, NOW)
+                    yield _REFUSED, apply(state, _REFUSED, NOW)
             elif chosen is not None:
                 for kind in OUTCOMES[chosen.kind]:
                     if kind is _V.STALE and chosen.kind != "ramp" and not state.as_it_left:

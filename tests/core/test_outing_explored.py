@@ -45,9 +45,9 @@ def found(request: pytest.FixtureRequest) -> Explored[OutingState]:
     return explore(request.param)
 
 
-def test_i1_a_lease_is_held_from_admission_to_the_end_and_never_after(found: Explored[OutingState]) -> None:
+def test_i1_a_lease_is_held_from_admission_to_the_end_unless_it_is_lent(found: Explored[OutingState]) -> None:
     for state in found.states:
-        waits_or_ended = state.stage in {Stage.WAITING, *FINISHED}
+        waits_or_ended = state.stage in {Stage.WAITING, Stage.LENT, *FINISHED}
         assert waits_or_ended == (MACHINE.leased_zone(state) is None)
 
 

@@ -53,7 +53,8 @@ SAID = {  # of an outing that is not paused: the orders that each stage takes, b
     G.JOINING: {"abort", "restore", "evacuate"},
     G.SETTLING: {"abort", "restore", "evacuate"},
     G.HELD_LEAVING: {"abort", "restore", "evacuate", "resume"},
-    G.HELD_OUT: {"abort", "restore", "resume"},
+    G.HELD_OUT: {"abort", "restore", "resume", "release"},
+    G.LENT: {"abort", "restore", "resume"},
     G.HELD_SERVING: {"abort", "restore", "evacuate", "resume"},
     G.HELD_SETTLING: {"abort", "restore", "evacuate", "resume"},
 }

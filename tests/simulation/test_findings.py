@@ -102,7 +102,7 @@ def test_a_drain_that_expired_while_it_waited_does_not_leave() -> None:
 @pytest.mark.parametrize("orders", [("abort",), ("pause", "abort"), ("rollback",), ("pause", "suspend", "abort")])
 def test_an_abort_ends_a_run_whose_undoing_got_stuck(orders: tuple[str, ...]) -> None:
     """What was prepared could not be undone; an abort left the zone held and the run active, with its lease, for ever."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={26: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={28: Fault.DENIED})
     commands = tuple(Command(60.0 + 10.0 * i, order) for i, order in enumerate(orders))
     result = simulate(1, replace(full, commands=commands))
     stuck = [h.args["step"] for h in result.trace if h.what == "stuck"]
@@ -124,7 +124,7 @@ def test_a_zone_called_back_from_its_drain_and_then_ordered_twice_is_not_left_ou
 
 def test_a_resume_of_a_zone_that_never_left_goes_on_undoing_its_preparations() -> None:
     """It went to the ramp for a version that it did not run, was found sick there, and was emptied at once."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={26: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={28: Fault.DENIED})
     result = simulate(1, replace(full, commands=(Command(60.0, "resume"),)))
     assert result.violations == ()
     told = [
@@ -228,7 +228,7 @@ def test_a_zone_that_was_held_after_it_had_joined_keeps_its_part() -> None:
     assert (result.status, result.violations) == ("succeeded", ())
 
 
-@pytest.mark.parametrize("at_s", [0.0, 0.02, 0.04])
+@pytest.mark.parametrize("at_s", [0.0, 0.01, 0.02])
 def test_a_zone_does_not_leave_on_guards_that_were_asked_before_another_left(at_s: float) -> None:
     """A person had overridden I1, so two runs asked side by side; either was told that the other zone carries. Seed 8030."""
     beside = ZoneOrder(at_s, "drain", f"{AWS}b", 75.0, overrides=("I1",))

@@ -245,7 +245,7 @@ def joining_share(zone_instances: int, other_instances: int) -> Fraction:
     equal at r : 1-r = z*z : s*(s+z); as a share of what an other instance gets: z/(z+s). Less than the others carried
     alone, which I3 approved, so that a load that has risen since fits too.
     """
-    return Fraction(zone_instances, zone_instances + other_instances)
+    return Fraction(zone_instances, zone_instances + other_instances) if zone_instances else Fraction(1)
 
 
 def weights_for(share: float, zone_instances: int, other_instances: int, zone: str) -> Weights:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil
 
 from orchestrator.core.traffic import Placement, ZoneSeen, ZoneTraffic
 
@@ -91,4 +90,4 @@ def _chosen(seats: Sequence[Seat], desired: ZoneTraffic) -> frozenset[Seat]:
     if desired.placement is Placement.STEADY:
         return frozenset(seats)
     ranked = sorted(seats, key=lambda seat: (not seat.ready, seat.state is AdminState.DOWN, seat.instance))
-    return frozenset(ranked[: ceil(desired.share * len(seats) - 1e-9)])
+    return frozenset(ranked[: desired.whole_instances(len(seats))])
