@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +63,36 @@ def command(
     )
     plan = DemoPlan(_own_folder(), blueprint, rate=rate, sabotage=sabotage)
     if as_json:
-        report = run_demo(plan, lambda _: None)
+        with _interruptible(lambda _: None) as show:
+            report = run_demo(plan, show)
         click.echo(json.dumps(report, indent=2))
     else:
-        with _screen() as show:
+        with _screen() as screen, _interruptible(screen) as show:
             report = run_demo(plan, show)
         click.echo(human_report(report))
     sys.exit(0 if report["ok"] else 10)
+
+
+@contextmanager
+def _interruptible(show: Callable[[Moment], None]) -> Iterator[Callable[[Moment], None]]:
+    """Python drops an interrupt that comes while it runs a finaliser: then the next look at the deploy ends it."""
+    asked = False
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def look(moment: Moment) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        show(moment)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield look
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _own_folder() -> Path:
