@@ -184,15 +184,27 @@ def pause(zone: str, reason: str, config: Path | None, *, as_json: bool) -> None
 @command.command()
 @click.argument("zone")
 @reason_option
+@log_option
 @config_option
 @options
-def release(zone: str, reason: str, config: Path | None, *, as_json: bool) -> None:
+def release(zone: str, reason: str, log: str, config: Path | None, *, as_json: bool) -> None:
     """Let a deploy mend ZONE, which is held out and cannot come back as it is.
 
     It stays out until that deploy, such as a rollback, has replaced its instances and brought it back. A `zone restore`
-    then undoes what was prepared for its absence.
+    then undoes what was prepared for its absence. Ends with 0 when the deploy may take it.
     """
-    _order(config, zone, "release", reason, None, as_json=as_json)
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.core.outing import Stage  # noqa: PLC0415
+    from orchestrator.core.outing_row import parse  # noqa: PLC0415
+    from orchestrator.operations.outings import Person, order_outing  # noqa: PLC0415
+
+    settings = read_settings(find_config(config))
+
+    async def begin(store: Store, topology: Topology) -> Run:
+        return await order_outing(store, topology, zone, "release", Person(author(), reason, datetime.now(UTC)))
+
+    run = _carried(settings, begin, lambda _, waits: not waits, log)
+    _end(run, parse(run.state).stage is Stage.LENT, as_json=as_json)
 
 
 @command.command()

@@ -49,7 +49,10 @@ def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
 def _back(state: OutingState) -> str:
     if state.stage in {Stage.RETURNING, Stage.VERIFYING, Stage.RAMPING, Stage.JOINING, Stage.SETTLING}:
         return f"failout zone evacuate {state.zone} --reason ...   (if it is sick)"
-    return f"failout zone restore {state.zone} --reason ..."
+    if state.stage is Stage.LENT:
+        return f"failout deployments resume --reason ...   (it brings {state.zone} back; then: failout zone restore)"
+    other = "   (or release: a deploy is to mend what runs there)" if state.stage is Stage.HELD_OUT else ""
+    return f"failout zone restore {state.zone} --reason ...{other}"
 
 
 def describe_region(run: Run) -> dict[str, Any]:
