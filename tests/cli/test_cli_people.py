@@ -35,6 +35,24 @@ def test_a_zone_is_drained_extended_and_restored_by_hand(lab: Shell) -> None:
     assert (4, f"failout: {ZONE} is not out: no drain or evacuation of it is under way") == nothing.said
 
 
+def test_a_zone_that_cannot_come_back_as_it_is_is_released_to_a_deploy_and_to_nothing_else(lab: Shell) -> None:
+    assert 0 == lab.run("zone", "evacuate", ZONE, *WHY, "--log", "none").code
+    early = lab.run("zone", "release", ZONE, *WHY, "--log", "none", "--json")
+    assert (10, "out") == (early.code, early.json("zone")["zones"][0]["state"])
+    lab.run("lab", "fail", ZONE, "--name", "cli")
+    try:
+        held = lab.run("zone", "restore", ZONE, *WHY, "--log", "none")
+        assert (11, True) == (held.code, "or release: a deploy is to mend" in held.out), held.out
+        lent = lab.run("zone", "release", ZONE, *WHY, "--log", "none", "--json")
+        told = lent.json("zone")
+        assert (0, "held", "lent") == (lent.code, told["status"], told["zones"][0]["state"])
+        assert told["next_command"].startswith("failout deployments resume")
+    finally:
+        lab.run("lab", "heal", ZONE, "--name", "cli")
+    back = lab.run("zone", "restore", ZONE, *WHY, "--log", "none", "--json")
+    assert (0, "restored") == (back.code, back.json("zone")["status"]), back.err
+
+
 def test_a_freeze_refuses_what_is_new_and_names_who_set_it(lab: Shell) -> None:
     assert True is lab.run("freeze", *WHY, "--json").json("switch")["on"]
     refused = lab.run("zone", "drain", ZONE, *WHY, "--log", "none")
