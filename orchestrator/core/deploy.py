@@ -48,6 +48,7 @@ class E(StrEnum):
     ADMITTED = "admitted"
     ALREADY_THERE = "already-there"
     REFUSED = "refused"
+    YIELDED = "yielded"  # A zone of this run is out already, and nobody else's: that one goes first (I1).
     PREPARED = "prepared"
     REPLANNED = "replanned"  # What was prepared no longer suffices: the row learns what more is needed first (I11).
     UNPREPARED = "unprepared"
@@ -91,6 +92,7 @@ ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
         E.ADMITTED: _Z.PREPARING,
         E.ALREADY_THERE: _Z.DONE,
         E.REFUSED: _Z.WAITING,
+        E.YIELDED: _Z.WAITING,
         E.RETARGET: _Z.WAITING,
         E.INTERRUPTED: _Z.WAITING,
     },
@@ -180,6 +182,7 @@ _EFFECT_OF: Final[Mapping[ZoneState, str]] = {
     _Z.BAKING: "bake",
     _Z.SETTLING: "settle",
 }
+_CALLED_OFF: Final = {_Z.PREPARING: E.CANCELLED, _Z.DRAINING: E.RECALLED}
 _HELD: Final = frozenset({_Z.HELD_PREPARING, _Z.HELD_OUT, _Z.HELD_SERVING})
 _IDLE: Final = frozenset({_Z.WAITING, _Z.DONE})
 
@@ -270,6 +273,7 @@ class DeployState(msgspec.Struct, frozen=True):
     course: Course = Course.FORWARD
     reason: str = ""
     suspended: bool = False
+    ahead: str = ""  # The zone that others have yielded to.
     overrides: tuple[str, ...] = ()  # Rules that a person has overridden for this run, by name (I4).
 
     def zone(self, zone_id: str) -> ZoneProgress:
@@ -279,13 +283,14 @@ class DeployState(msgspec.Struct, frozen=True):
         """The one zone that is prepared, out, on its way back or held; I1 allows one."""
         return next((z for z in self.zones if z.state not in _IDLE), None)
 
+    def waiting(self) -> list[ZoneProgress]:
+        """Zones that are still to be taken, in their order."""
+        waiting = [z for z in self.zones if z.state is ZoneState.WAITING and self.course is not Course.ABORT]
+        return [z for z in reversed(waiting) if z.reverting] if self.course is Course.ROLLBACK else waiting
+
     def next_zone(self) -> ZoneProgress | None:
-        if self.course is Course.ABORT:
-            return None
-        waiting = [z for z in self.zones if z.state is ZoneState.WAITING]
-        if self.course is Course.ROLLBACK:
-            waiting = [z for z in reversed(waiting) if z.reverting]
-        return waiting[0] if waiting else None
+        waiting = self.waiting()
+        return next((z for z in waiting if z.zone == self.ahead), waiting[0] if waiting else None)
 
 
 def begin(
@@ -340,11 +345,9 @@ def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
         zone = state.zone(event.zone)
     except (ValueError, StopIteration):
         raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
-    return _after_zone(_put(state, _zone_after(state, zone, kind, event, now)), zone, kind, event, now)
-
-
-def _put(state: DeployState, zone: ZoneProgress) -> DeployState:
-    return replace(state, zones=tuple(zone if z.zone == zone.zone else z for z in state.zones))
+    after = _zone_after(state, zone, kind, event, now)
+    zones = tuple(after if z is zone else z for z in state.zones)
+    return _after_zone(replace(state, zones=zones), zone, kind, event, now)
 
 
 def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
@@ -355,13 +358,11 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.HOLD if at_home or state.policy.on_failure is OnFailure.HOLD else E.REVERT
     if kind in {E.DRAIN_TIMED_OUT, E.UNPREPARED} and zone.touched:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
-    if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.PREPARING:
-        return E.CANCELLED
+    if kind is E.SENT_BACK and not zone.touched and zone.state in _CALLED_OFF:
+        return _CALLED_OFF[zone.state]
     undone = zone.withdrawing and not zone.touched  # Only its preparations are.
     if kind in {E.SENT_BACK, E.RESUME} and undone and zone.state is ZoneState.HELD_SERVING:
         return E.CANCELLED if kind is E.SENT_BACK else E.PUT_BACK
-    if kind is E.SENT_BACK and not zone.touched and zone.state is ZoneState.DRAINING:
-        return E.RECALLED
     if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):
         return E.REJOINED
     if kind is E.SETTLED and zone.withdrawing:
@@ -389,8 +390,7 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         moved = replace(moved, touched=True)  # Part of it may be out: to undo its preparations would not bring it back.
     match kind:
         case E.ADMITTED:
-            undo, steps = event.args.get("undo", {}), event.args.get("steps", [])
-            assert isinstance(undo, dict)
+            undo, steps = cast("dict[str, Json]", event.args.get("undo", {})), event.args.get("steps", [])
             sound, touched = event.args.get("sound", True) is True, zone.reverting
             return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=touched, sound=sound)
         case E.CANCELLED | E.RECALLED if state.suspended:
@@ -420,6 +420,8 @@ def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event,
     """What a zone's event means for the run: hold, stop, or roll the others back too."""
     after = state.zone(before.zone)
     told = f"{before.zone}: {event.evidence}"
+    if kind is E.YIELDED:
+        return replace(state, ahead=str(event.args["to"]))
     if after.state in _HELD or kind is E.REFUSED:
         return _move_run(replace(state, reason=told), R.ZONE_HELD)
     if after.withdrawing and not before.withdrawing:
@@ -494,5 +496,5 @@ def _aim(zone: ZoneProgress, target: str) -> ZoneProgress:
 
 
 def _roll_back_done(state: DeployState, now: datetime) -> DeployState:
-    """I12: every zone that got the new version waits to be rolled back; `next_zone` takes the newest first."""
+    """I12: every zone that got the new version waits to be rolled back; `waiting` has the newest first."""
     return _each(state, E.SENT_BACK, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)

@@ -28,6 +28,7 @@ def dump(state: DeployState) -> Json:
         "course": str(state.course),
         "reason": state.reason,
         "suspended": state.suspended,
+        "ahead": state.ahead,
         "overrides": list(state.overrides),
     }
 
@@ -65,6 +66,7 @@ def parse(data: Json) -> DeployState:
         course=Course(row["course"]),
         reason=row["reason"],
         suspended=row.get("suspended", False),
+        ahead=row.get("ahead", ""),
         overrides=tuple(row.get("overrides", ())),
     )
 

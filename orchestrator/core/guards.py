@@ -196,10 +196,13 @@ def _plan_weights(
     }
     excess = carried[region] - room[region]
     spare = {r: max(0.0, room[r] - carried[r]) for r in room if r != region}
-    if sum(spare.values()) < excess:
+    # Nobody asks for anything, yet whoever comes next needs a region that answers: with every weight 0 DNS names them all.
+    idle = not any(carried.values())
+    if sum(spare.values()) < excess or (idle and not any(spare.values())):
         others = ", ".join(f"{r} has {spare[r]:.0f}/s to spare" for r in sorted(spare)) or "there is no other region"
         return Refusal("I3", f"{sums}; {excess:.0f}/s would have to go elsewhere, but {others}")
     target = {r: room[r] if r == region else carried[r] + excess * spare[r] / (sum(spare.values()) or 1) for r in room}
+    target = {region: 0.0, **spare} if idle else target
     top = max(target.values()) or 1.0
     parts = {r: WEIGHT_MAX * (t / top) for r, t in target.items()}  # t / top first: 255 * t / t may be more than 255
     weights = {r: floor(part) if r == region else ceil(part) for r, part in parts.items()}

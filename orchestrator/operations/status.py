@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import parse
@@ -13,6 +14,7 @@ from orchestrator.engine.ports import Record, Run, Usual
 from orchestrator.operations.described import describe_drill, describe_outing, describe_region, describe_runbook
 
 SCHEMA = 1
+_TOO_FEW: Final = re.compile(r"fewer than \d+ requests|the zone served 0 requests")
 
 
 def status(glance: Glance, service: str, now: datetime) -> dict[str, Any]:
@@ -115,12 +117,21 @@ def next_command(run: Run, state: DeployState) -> str | None:
         return None
     match run.status:
         case "held":
-            return f"failout deployments resume {run.id}   (or: abort, rollback, retarget)"
+            rule = rule_to_accept(state.reason)
+            accept = f"; {rule[1]}: --override {rule[0]}" if rule else ""
+            return f"failout deployments resume {run.id}   (or: abort, rollback, retarget{accept})"
         case "paused":
             return f"failout deployments resume {run.id}"
         case _:
             active = state.active_zone()
             return f"failout deployments pause {run.id}" if active else f"failout deploy --resume   # {run.id}"
+
+
+def rule_to_accept(reason: str) -> tuple[str, str] | None:
+    """The rule that holds a deploy, where a person may know better, and what they would have to know."""
+    if "refused by I3" in reason:
+        return "I3", "if survivors may carry that much"
+    return ("I2", "if so few users are enough") if _TOO_FEW.search(reason) else None
 
 
 def zone_phases(records: Sequence[Record]) -> dict[str, dict[str, float]]:

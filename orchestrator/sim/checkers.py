@@ -59,9 +59,11 @@ class Checker:
 
 @dataclass(slots=True, eq=False)
 class Edges(Checker):
-    """Shared by checkers that judge the moments in which a zone leaves or has returned (see `watch`)."""
+    """Shared by checkers that judge the moments in which a zone leaves, is made whole or has returned (see `watch`)."""
 
     def left(self, world: World, zone: ZoneTruth) -> None: ...
+
+    def made_whole(self, world: World, zone: ZoneTruth) -> None: ...
 
     def returned(self, world: World, zone: ZoneTruth) -> None: ...
 
@@ -98,6 +100,11 @@ def is_in(zone: ZoneTruth) -> bool:
     return zone.presence >= WHOLE and zone.zone.id not in zone.region.attached.get(RAMP_POOL, ())
 
 
+def _is_whole(zone: ZoneTruth) -> bool:
+    """It gets its part as one of the steady zones, though the ramp may still name it."""
+    return zone.presence >= WHOLE and zone.zone.id in zone.region.attached.get(STEADY_POOL, ())
+
+
 def serves(world: World, zone: ZoneTruth) -> bool:
     """Its load balancer calls some instance of it healthy, so that users' requests may go there, or did until now.
 
@@ -122,7 +129,7 @@ class OnlyHealthyAdvances(Edges):
 
     rule: ClassVar[str] = "I2"
 
-    def returned(self, world: World, zone: ZoneTruth) -> None:
+    def made_whole(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
         if (serves(world, zone) or not zone.dark) and not zone.by_hand:
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
@@ -359,14 +366,23 @@ class _EdgeWatch:
 
     edges: list[Edges]
     _out: set[str] = field(default_factory=set)
+    _less: set[str] = field(
+        default_factory=set
+    )  # of those that are out: not among the steady ones yet with a full part
 
     def look(self, world: World) -> None:
         for zone_id, zone in world.zones.items():
             now = is_in(zone)
+            if zone_id in self._less and (now or _is_whole(zone)):
+                self._less.discard(zone_id)
+                for edge in self.edges:
+                    edge.made_whole(world, zone)
             if now is (zone_id in self._out):
                 (self._out.discard if now else self._out.add)(zone_id)
                 for edge in self.edges:
                     (edge.returned if now else edge.left)(world, zone)
+            if zone_id in self._out and not _is_whole(zone):
+                self._less.add(zone_id)
 
 
 def watch(world: World, checkers: Iterable[Checker]) -> None:

@@ -10,6 +10,7 @@ from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.ports import Lease
 from orchestrator.sim.checkers import (
     DETECT_S,
+    GONE,
     SLACK,
     WHOLE,
     CarriesTheLoad,
@@ -216,8 +217,8 @@ class NewestFirst(DeedChecker):
     """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
 
     Judged on instances as they are replaced. The zone that the run has in hand when a person orders it, or finds sick,
-    goes back first, under the same lease: it is out already. Does not verify: that a rollback skips the bake; health is
-    I2's.
+    goes back first, under the same lease: it is out already. So does one that is out when the run takes it. Does not
+    verify: that a rollback skips the bake; health is I2's.
     """
 
     rule: ClassVar[str] = "I12"
@@ -232,8 +233,8 @@ class NewestFirst(DeedChecker):
         if kind in {"abort", "rollback"}:
             self._in_hand.update(lease.fence for lease in self.leases())
 
-    def logged(self, world: World, event: str, zone: str) -> None:  # noqa: ARG002
-        if event == "unhealthy":
+    def logged(self, world: World, event: str, zone: str) -> None:
+        if event == "unhealthy" or (event == "admitted" and world.zones[zone].presence <= GONE):
             self._in_hand.update(lease.fence for lease in self.leases() if lease.zone == zone)
 
     def replaced(self, world: World, box: Box) -> None:

@@ -17,7 +17,6 @@ from typing import Any, cast
 from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
 from orchestrator.core.errors import Refused, Rejected, Transient
 from orchestrator.core.machine import Json, Machine
-from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import STEADY
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
@@ -32,7 +31,7 @@ from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
 from orchestrator.sim.drills import Drills
 from orchestrator.sim.faults import Fault, Faults, Wire
 from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
-from orchestrator.sim.people import Watchers
+from orchestrator.sim.people import LAST_ORDERS, LAST_ORDERS_SICK, Watchers, accepted
 from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
 from orchestrator.sim.scheduler import at_once as _now
@@ -49,9 +48,6 @@ LONGEST_S = 6_000.0
 PATIENCE_S = 600.0  # a person looks after this long at what waits for them, though something else still tries
 SUPERVISE_S = 1.0
 _TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
-# What a person says to a run that waits once all is healed. A sick version is taken back wherever it is.
-LAST_ORDERS = ("resume", "resume", "abort", "resume")
-LAST_ORDERS_SICK = ("resume", "resume", "rollback", "resume", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,8 +395,7 @@ class History:
             if self.finished():
                 break
             self.outings.bring_back(again=turn > 0, deploying=not self.run().finished)
-            serving = any(zone.state is ZoneState.HELD_SERVING for zone in self.state().zones)
-            self.order(Command(0.0, order, overrides=("I2",) if serving and turn else ()))  # Too few users to tell.
+            self.order(Command(0.0, order, overrides=accepted(self.state(), turn)))
             self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
         return self._judge()

@@ -10,11 +10,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+from orchestrator.core.deploy import DeployState
+from orchestrator.core.topology import ZoneState
+from orchestrator.operations.status import rule_to_accept
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.scenario import ORDERS, ZONE_ORDERS, Command
 from orchestrator.sim.scheduler import Scheduler
 
 ANSWERED = 0.7  # of what waits for a person
+# What a person says to a run that waits once all is healed. A sick version is taken back wherever it is.
+LAST_ORDERS = ("resume", "resume", "abort", "resume")
+LAST_ORDERS_SICK = ("resume", "resume", "rollback", "resume", "resume")
+
+
+def accepted(state: DeployState, turn: int) -> tuple[str, ...]:
+    """Rules that a person overrides when that was the `turn`th order after the healing (from 0), and the deploy waits.
+
+    I2: too few users to tell. I3, as `status` says: of two zones one may not leave the only ramp, which the other needs.
+    """
+    accept = rule_to_accept(state.reason)
+    serving = any(zone.state is ZoneState.HELD_SERVING for zone in state.zones)
+    too_much = turn > 1 and accept is not None and accept[0] == "I3"
+    return (*(["I2"] if serving and turn else []), *(["I3"] if too_much else []))
 
 
 @dataclass(slots=True)

@@ -56,7 +56,8 @@ class DeployPerformer:
         if effect.zone is None:
             raise Bug(f"effect {effect.kind} names no zone")
         zone = self._world.topology.zone(effect.zone)
-        job = Job(self._world, zone, state.zone(effect.zone), state.policy, fence, interrupted, state.overrides)
+        progress, waiting = state.zone(effect.zone), tuple(z.zone for z in state.waiting())
+        job = Job(self._world, zone, progress, state.policy, fence, interrupted, state.overrides, waiting)
         try:
             event = await self._effects[effect.kind](job)
         except Refused as refused:

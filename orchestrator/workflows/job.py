@@ -57,6 +57,7 @@ class Job:
     """`fence` is checked right before every write; `interrupted` says that the machine would do something else by now.
 
     `overrides`: rules that a person has overridden by name (I4); exactly these are skipped, and the evidence says so.
+    `waiting`: zones that a run of many is still to take, in its order.
     """
 
     world: World
@@ -66,6 +67,7 @@ class Job:
     fence: Fence
     interrupted: Interrupted
     overrides: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def region(self) -> Region:

@@ -46,7 +46,7 @@ def test_a_zone_that_cannot_come_back_as_it_is_is_released_to_a_deploy_and_to_no
         lent = lab.run("zone", "release", ZONE, *WHY, "--log", "none", "--json")
         told = lent.json("zone")
         assert (0, "held", "lent") == (lent.code, told["status"], told["zones"][0]["state"])
-        assert told["next_command"].startswith("failout deployments resume")
+        assert told["next_command"].startswith("failout deployments rollback")
     finally:
         lab.run("lab", "heal", ZONE, "--name", "cli")
     back = lab.run("zone", "restore", ZONE, *WHY, "--log", "none", "--json")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.core.guards import WEIGHT_MAX, CapacityPlan, ZoneLoad, fair_rps, plan_capacity
+from orchestrator.core.guards import WEIGHT_MAX, CapacityPlan, Refusal, ZoneLoad, fair_rps, plan_capacity
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
 
@@ -21,12 +21,23 @@ def topology(rps_per_instance: float) -> Topology:
 
 
 @given(st.lists(st.floats(0, 60), min_size=4, max_size=4), st.floats(50, 150))
+@example([0.0] * 4, 100.0)  # Nobody asks yet: with every weight 0, Route 53 would answer with all regions.
 def test_a_region_of_one_zone_is_emptied_by_weights_that_route_53_takes(rps: list[float], each: float) -> None:
     made = topology(each)
     loads = {z.id: ZoneLoad(z.id, r, 2, 2) for z, r in zip(made.zones(), rps, strict=True)}
     plan = plan_capacity("aws/one-a", loads, made, max_utilisation=1.0, scale_survivors=True)
-    assert not isinstance(plan, CapacityPlan) or all(0 <= w <= WEIGHT_MAX for w in plan.weights.values())
-    assert not isinstance(plan, CapacityPlan) or plan.weights["aws/one"] == 0
+    assert isinstance(plan, CapacityPlan)
+    assert all(0 <= weight <= WEIGHT_MAX for weight in plan.weights.values())
+    assert (0, True) == (plan.weights["aws/one"], any(plan.weights.values()))
+
+
+def test_i3_without_another_region_the_only_zone_may_not_leave_though_nobody_asks() -> None:
+    alone = Topology("gates", topology(100.0).regions[:1], None)
+    plan = plan_capacity(
+        "aws/one-a", {"aws/one-a": ZoneLoad("aws/one-a", 0.0, 2, 2)}, alone, max_utilisation=1.0, scale_survivors=True
+    )
+    assert isinstance(plan, Refusal)
+    assert (True, "I3") == ("there is no other region" in plan.reason, plan.rule)
 
 
 def test_a_zones_fair_part_is_by_instances_for_survivors_may_be_scaled() -> None:

@@ -145,7 +145,7 @@ MUTATIONS: dict[str, Mutation] = {
         seeds=1,
     ),
     "I12": Mutation(
-        ("core/deploy.py:DeployState.next_zone",),
+        ("core/deploy.py:DeployState.waiting",),
         "zones are rolled back oldest first",
         ROLLED_BACK,
         ((deploy, "reversed", list),),

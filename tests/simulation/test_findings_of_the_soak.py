@@ -165,3 +165,30 @@ def test_a_dead_zone_that_a_person_has_out_is_lent_to_the_deploy_that_can_mend_i
     result = simulate(1, replace(scene, zone_orders=(evacuate,), commands=orders))
     assert when(result, "release"), "this history is about that"
     assert (result.status, result.violations) == ("rolled-back", ())
+
+
+def test_i1_a_zone_that_is_out_already_is_rolled_back_before_newer_ones() -> None:
+    """It was lent to the deploy, whose newest zone may not leave beside it: neither was ever rolled back."""
+    dead = Strike(74.0, f"{AWS}a", Blow.DEAD, 80.0)
+    kinds = {80.0: "evacuate", 100.0: "restore", 135.0: "release", 250.0: "restore"}
+    scene = Scenario(make_topology({AWS: 4}), users_rps=150.0, strikes=(dead,))
+    orders = (Command(77.0, "suspend"), Command(140.0, "rollback"))
+    zone_orders = tuple(ZoneOrder(at_s, kind, f"{AWS}a", 400.0) for at_s, kind in kinds.items())
+    result = simulate(1, replace(scene, zone_orders=zone_orders, commands=orders))
+    back = [h.args["zone"] for h in result.trace if h.what == "settled" and h.at_s > 140.0]
+    assert [f"{AWS}{zone}" for zone in "acba"] == back  # The last one settles its outing.
+    assert (result.status, result.violations) == ("rolled-back", ())
+
+
+def test_where_two_zones_wait_for_one_ramp_a_person_says_that_survivors_may_carry_more() -> None:
+    """One may not leave the ramp (I3) before the other is back, which needs it. Seeds 1798012783, 1798016834."""
+    scene = Scenario(make_topology({AWS: 4}), users_rps=250.0)
+    ramping_s = when(simulate(1, scene), "verified")[0] + 1.0
+    dead = Strike(ramping_s, f"{AWS}d", Blow.DEAD, 60.0)
+    evacuate = ZoneOrder(ramping_s + 40.0, "evacuate", f"{AWS}d", 400.0)
+    scene = replace(scene, strikes=(dead,), commands=(Command(ramping_s + 1.0, "retarget", "v3"),))
+    result = simulate(1, replace(scene, zone_orders=(evacuate,)))
+    assert any("on the ramp of the same" in str(h.args.get("evidence")) for h in result.trace), (
+        "this history is about that"
+    )
+    assert (result.status, result.violations) == ("aborted", ())
