@@ -314,6 +314,8 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
         # It waited for another zone, or for capacity, longer than it was to be out.
         late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"
         return Event(_NOT_YET_LEFT[state.stage], state.zone, late)
+    if facts.frozen and state.stage is Stage.PREPARING and state.ask.asker is Asker.DRILL:
+        return Event(_E.UNPREPARED, state.zone, "refused by I14: a freeze is on, and no drill takes a zone out")
     if state.stage is Stage.WAITING:
         return _first(state, facts)
     if state.stage is Stage.OUT:

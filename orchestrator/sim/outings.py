@@ -157,8 +157,13 @@ class Outings:
     def _neighbour_is_evacuated(self, zone: str) -> bool:
         """While a zone is emptied from the ramp, the part of those that are dismissed goes to its last instance."""
         region = self.world.topology.region_of(zone)
-        emptied = {s.zone for r in self.unfinished() if (s := self.state(r)).stage is Stage.EVACUATING} - {zone}
+        emptied = self.evacuated() - {zone}
         return any(neighbour.id in emptied for neighbour in region.zones)
+
+    def evacuated(self) -> set[str]:
+        """Zones that are being emptied now."""
+        unfinished = self.unfinished() if self.carriers else ()
+        return {state.zone for run in unfinished if (state := self.state(run)).stage is Stage.EVACUATING}
 
     def _alone(self, zone: str) -> bool:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
@@ -214,6 +219,14 @@ class PersonsDoing(Edges):
     """
 
     outings: Outings = field(default=cast("Outings", None))
+    _gets: dict[str, float] = field(default_factory=dict)  # zones that are evacuated -> requests/s when last looked at
+
+    def look(self, world: World) -> None:
+        """An evacuation acts when its cloud lets it, however long ago it began, and a zone on the ramp leaves no more."""
+        gets = {zone: world.zones[zone].rps for zone in self.outings.evacuated()}
+        if any(rps < self._gets.get(zone, 0.0) for zone, rps in gets.items()):
+            world.disturbed_at_s = world.now_s
+        self._gets = gets
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         if any(self.outings.waives(rule, zone.zone.id) for rule in NOT_ASKED):

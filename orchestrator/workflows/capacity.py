@@ -108,27 +108,27 @@ class Capacity:
 
     async def admit(self, job: Job) -> Event:
         """Say what must be prepared before the zone may leave, or why it may not."""
+        before = (*job.waiting, job.zone.id)[0]
 
         async def look() -> Event | NotYet:
-            yielded = await self._yielded(job)
-            if yielded is not None:
-                return yielded
+            if job.zone.id != before and job.zone.id not in await self._out(job):
+                return job.event(E.YIELDED, f"{job.zone.id} is out no longer: {before} goes first", {"to": before})
             fleet = await self._gauge.fleet(job.zone, anew=True)
             if await self._is_there(job, fleet):
                 return job.event(E.ALREADY_THERE, f"all {fleet.desired} instances run {job.progress.goal}")
             return await self.grant(job, fleet)
 
-        return await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")
+        admitted = await job.until(look, job.policy.admit_timeout_s, late=E.REFUSED, doing="admission")
+        out = await self._out(job) if admitted.kind == E.REFUSED else []
+        if not out or job.zone.id in out:
+            return admitted
+        told = f"{admitted.evidence}; {out[0]} is out already and goes first (I1)"
+        return job.event(E.YIELDED, told, {"to": out[0]})
 
-    async def _yielded(self, job: Job) -> Event | None:
-        """I1: of the zones that wait for this run, one that is out already goes first; no other may leave beside it."""
+    async def _out(self, job: Job) -> list[str]:
+        """Zones that wait for this run and are out: what another run has out is back within an admission's time."""
         wanted = (await self._steering.document()).zones
-        out = [z for z in job.waiting if wanted.get(z, STEADY).placement is Placement.OUT]
-        first = (*out, *job.waiting, job.zone.id)[0]
-        if job.zone.id in (out or [first]):
-            return None
-        why = "is out already and goes first (I1)" if out else "goes first again, for no zone is out any more (I12)"
-        return job.event(E.YIELDED, f"{first} {why}", {"to": first})
+        return [z for z in job.waiting if wanted.get(z, STEADY).placement is Placement.OUT]
 
     async def grant(self, job: Job, fleet: FleetSeen) -> Event | NotYet:
         """One look at every guard: what must be prepared before the zone may leave, or why it may not."""

@@ -247,7 +247,11 @@ class DrillPerformer:
 
 @dataclass(slots=True)
 class _Watch:
-    """What is remembered from one look at the outside to the next."""
+    """What is remembered from one look at the outside to the next.
+
+    A carrier that has just started knows of no reading since the phase began: carriers that die one after the other may
+    not watch for ever what nobody can read (I15).
+    """
 
     world: World
     checks: DrillChecks
@@ -258,6 +262,8 @@ class _Watch:
 
     def __post_init__(self) -> None:
         self.gauge = Gauge(self.world)
+        unread_s = (self.world.clock.now() - self.state.since).total_seconds()
+        self.unknown_since = self.world.clock.monotonic() - max(0.0, unread_s)
 
     async def look(self, part: Part) -> Event | None:
         """The signals and, once others carry the load, those others."""
@@ -284,8 +290,9 @@ class _Watch:
         if not unknown:
             self.unknown_since = None
             return None
-        since = self.unknown_since = self.unknown_since or clock.monotonic()
-        if clock.monotonic() - since < policy.unknown_max_s:
+        if self.unknown_since is None:
+            self.unknown_since = clock.monotonic()
+        if clock.monotonic() - self.unknown_since < policy.unknown_max_s:
             return None
         told = "; ".join(f"{name}: {evidence}" for name, evidence in unknown.items())
         why = f"I15: nobody could say how the service is for {policy.unknown_max_s:g} s: {told}"

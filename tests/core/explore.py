@@ -17,7 +17,7 @@ STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for
 
 # What the performer may answer for each effect (orchestrator/workflows/deploy.py), and nothing else.
 OUTCOMES: Mapping[str, tuple[E, ...]] = {
-    "admit": (E.ADMITTED, E.ALREADY_THERE, E.REFUSED, E.INTERRUPTED),
+    "admit": (E.ADMITTED, E.ALREADY_THERE, E.REFUSED, E.YIELDED, E.INTERRUPTED),
     "prepare": (E.PREPARED, E.REPLANNED, E.UNPREPARED, E.INTERRUPTED),
     "drain": (E.DRAINED, E.DRAIN_TIMED_OUT, E.STALE, E.STUCK, E.INTERRUPTED),
     "upgrade": (E.UPGRADED, E.UNHEALTHY, E.STUCK, E.INTERRUPTED),
@@ -35,7 +35,7 @@ def start(on_failure: OnFailure = OnFailure.ROLLBACK_ZONE) -> DeployState:
 
 
 def outcome(effect: Effect, kind: E) -> Event:
-    args = {"undo": {}, "steps": STEPS} if kind in {E.ADMITTED, E.REPLANNED, E.PREPARED} else {}
+    args = {"undo": {}, "steps": STEPS, "to": "b" if effect.zone == "a" else "a"}
     return Event(kind, effect.zone, "seen", args)  # type: ignore[arg-type]
 
 

@@ -192,6 +192,15 @@ def test_i14_a_freeze_refuses_what_has_not_begun_unless_overridden_and_nothing_e
     assert decide(returning, Facts(NOW)) == decide(returning, frozen)
 
 
+def test_i14_a_freeze_calls_a_drill_off_that_has_not_left_and_lets_a_person_go_on() -> None:
+    """The freeze came while survivors were scaled, and the drill then emptied its zone. Seeds 1796025855, 1796036470."""
+    for asker, kind in ((Asker.DRILL, V.UNPREPARED), (Asker.PERSON, "prepare")):
+        preparing = apply(start(ask(asker=asker)), outcome(Effect("admit", "a"), V.ADMITTED), NOW)
+        chosen = decide(preparing, Facts(NOW, frozen=True))
+        assert chosen is not None
+        assert kind == chosen.kind
+
+
 def test_i1_a_contested_evacuation_asks_whether_the_zone_is_dead_and_only_then_goes_beyond_the_slots() -> None:
     waiting = apply(start(ask(Mode.EVACUATE)), Event(V.REFUSED, "a", "b is out"), NOW)
     assert Effect("triage", "a") == decide(waiting, Facts(NOW))
