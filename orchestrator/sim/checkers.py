@@ -267,8 +267,8 @@ class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole.
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
-    judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, or
-    a zone that somebody brought back by hand.
+    judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, one
+    that is all there is of a region whose other zones are out, or a zone that somebody brought back by hand.
     """
 
     rule: ClassVar[str] = "I9"
@@ -300,7 +300,9 @@ class ReturnsInSteps(Checker):
             return
         self._served[zone_id] = before | versions
         self.exercised += 1
-        if world.disturbed_at_s >= world.now_s - DETECT_S or any(z.dark for z in zone.region.zones) or zone.by_hand:
+        others = [z for z in zone.region.zones if z is not zone]
+        alone = any(z.dark for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
+        if world.disturbed_at_s >= world.now_s - DETECT_S or alone or zone.by_hand:
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"

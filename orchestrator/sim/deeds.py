@@ -141,8 +141,8 @@ class NothingStaysOutSilently(DeedChecker):
     """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
 
     A person's own order or hand counts as told, and a pause when it stops the run. What is out on purpose is back, or
-    told of anew, when it first expires. Does not verify: that anybody reads it, what a notice says, or
-    that a carrier's clock tells the time.
+    told of anew, when it first expires. Does not verify: that anybody reads it, what a notice says, that a carrier's
+    clock tells the time, or a run whose carriers die one after the other, each before an effect may end.
     """
 
     rule: ClassVar[str] = "I8"
@@ -172,6 +172,8 @@ class NothingStaysOutSilently(DeedChecker):
     def logged(self, world: World, event: str, zone: str) -> None:  # noqa: ARG002
         if event == "pause":
             self._told_s = world.now_s
+        if event == "run-claimed":  # Another carrier begins the effect from its start.
+            self._acted_s = world.now_s
 
     def switched(self, world: World, name: str, *, on: bool) -> None:  # noqa: ARG002
         self._told_s = world.now_s
