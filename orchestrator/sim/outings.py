@@ -167,7 +167,8 @@ class Outings:
 
     def _alone(self, zone: str) -> bool:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
-        return all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
+        lent = any(s.stage is Stage.LENT and s.zone != zone for s in map(self.state, self.unfinished()))
+        return not lent and all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
 
     def expires_s(self, zone: str) -> tuple[float, float] | None:
         """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose.

@@ -13,7 +13,7 @@ from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.outing import OutingEvent, OutingState
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import OUT, STEADY
+from orchestrator.core.traffic import OUT, STEADY, Placement
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
@@ -146,10 +146,12 @@ class OutingPerformer:
         return emptied if isinstance(emptied, Event) else job.event(OutingEvent.EVACUATED, emptied)
 
     async def _contested(self, job: Job) -> NotYet | None:
-        """I1: it left as a dead zone beside one that was out, and has served since; others may be out yet."""
+        """I1: it left as a dead zone beside one that was out, and has served since; or one that is out is lent to a deploy."""
         state = job.progress
         assert isinstance(state, OutingState)
-        if not state.contested or state.dead or state.sick or "I1" in job.overrides:
+        wanted = (await self._steering.document()).zones
+        lent = any(z != job.zone.id and to.placement is Placement.OUT for z, to in wanted.items())
+        if not (state.contested or lent) or state.dead or state.sick or "I1" in job.overrides:
             return None
         refusal = refuse_second_zone_out(job.zone.id, await self._steering.seen())
         if refusal is None or (await self._triage(job)).kind == OutingEvent.DEAD:

@@ -192,3 +192,14 @@ def test_where_two_zones_wait_for_one_ramp_a_person_says_that_survivors_may_carr
         "this history is about that"
     )
     assert (result.status, result.violations) == ("aborted", ())
+
+
+def test_i1_an_evacuation_asks_about_a_zone_that_is_lent_to_a_deploy() -> None:
+    """Nobody has its lease until a deploy takes it, and the sound one was emptied beside it."""
+    dead = Strike(74.0, f"{AWS}a", Blow.DEAD, 200.0)
+    told = {80.0: ("evacuate", "a"), 100.0: ("restore", "a"), 135.0: ("release", "a"), 140.0: ("evacuate", "b")}
+    zone_orders = tuple(ZoneOrder(at_s, kind, f"{AWS}{zone}", 400.0) for at_s, (kind, zone) in told.items())
+    scene = Scenario(make_topology({AWS: 4}), users_rps=150.0, strikes=(dead,), commands=(Command(77.0, "suspend"),))
+    result = simulate(1, replace(scene, zone_orders=zone_orders))
+    assert when(result, "stuck", "evacuate"), "this history is about that"
+    assert () == result.violations
