@@ -9,7 +9,7 @@ from workflows.drill_stage import DrillService
 from workflows.outing_stage import AZURE, now_
 from workflows.test_runbook_steps import ASK, BOTH, FREEZE, Desk
 
-from orchestrator.operations.status import describe_run
+from orchestrator.operations.status import describe_run, rule_to_accept
 
 
 def test_every_phase_of_a_region_that_leaves_and_returns_is_as_its_schema_says() -> None:
@@ -46,3 +46,14 @@ def sound(desk: Desk, run: str) -> str:
     told = {"schema": 1, "service": "gates", **describe_run(asyncio.run(desk.store.load(run)), {}, desk.clock.now())}
     assert [] == errors("runbook", told)
     return str(told["status"])
+
+
+def test_a_held_deploy_names_the_rule_that_a_person_may_accept_and_no_other() -> None:
+    told = {
+        "refused by I3: r without a: 90/s over 100/s is 0.90, allowed 0.75": "I3",
+        "at 50% for 4.0 s: 0 errors of 7 requests, p99 5 ms (survivors 0 of 40, p99 5 ms); fewer than 30 requests": "I2",
+        "at 50% for 8.1 s: the zone served 0 requests in 8.1 s": "I2",
+        "refused by I2: a may not leave: b takes traffic on 0 of 3 instances": None,
+        "baking for 4.0 s: 9 errors of 40 requests, p99 5 ms (survivors 0 of 40, p99 5 ms)": None,
+    }
+    assert told == {reason: (rule_to_accept(reason) or (None,))[0] for reason in told}
