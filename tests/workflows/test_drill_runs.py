@@ -94,6 +94,23 @@ def test_i15_signals_that_nobody_can_read_end_it_after_the_stated_time_and_not_b
     assert ("interrupted", "I15: nobody could say how the service is for 20 s: users: a test says so") == (status, why)
 
 
+def test_i15_carriers_that_die_one_after_the_other_do_not_begin_to_wait_anew() -> None:
+    """Each forgot for how long nobody had read the signals, and none lived long enough. Seed 1796037556."""
+    service = DrillService()
+    run = service.drill(duration_s=3600.0)
+    service.until_out(run)
+    service.said.says["users"] = "unknown"
+
+    def carrier() -> Process:
+        return [process for carried, process in service.carriers if carried == run][-1]
+
+    for _ in range(4):
+        service.wait(9.0)
+        service.scheduler.kill(carrier())
+        service.until(lambda: service.run(run).finished or carrier().running)
+    assert ("interrupted", True) == (service.run(run).status, "nobody could say" in service.state(run).reason)
+
+
 def test_i3_a_survivor_that_is_lost_ends_it_and_the_zone_is_back() -> None:
     service = DrillService()
     run = service.drill(AWS, duration_s=3600.0)
