@@ -325,8 +325,8 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
 
 def _first(state: OutingState, facts: Facts) -> Effect | Event:
     if state.ask.mode is Mode.EVACUATE:
-        alone = not state.contested or "I1" in state.ask.overrides
-        return Event(_E.GO, state.zone, "evacuation asked for") if alone else Effect("triage", state.zone)
+        # With I1 overridden it is refused all the same while another run has this very zone: that is waited for, too.
+        return Effect("triage", state.zone) if state.contested else Event(_E.GO, state.zone, "evacuation asked for")
     if facts.frozen and "I14" not in state.ask.overrides:
         return Event(_E.REFUSED, state.zone, "refused by I14: a freeze is on, and nothing new may start")
     return Effect("admit", state.zone)

@@ -64,6 +64,13 @@ def test_i10_an_evacuation_asks_for_nothing_but_the_lease_before_it_empties_the_
         assert Effect("evacuate", "a", {"step": 0}) == decide(apply(state, first, NOW), facts)
 
 
+def test_i1_a_refused_lease_is_asked_for_again_only_after_a_look_also_where_i1_is_overridden() -> None:
+    """Another run had that very zone: the outing asked the store as fast as that could answer. Seed 1796025962185."""
+    wanted = replace(ask(Mode.EVACUATE), overrides=("I1",))
+    contested = apply(start(wanted), Event(V.REFUSED, "a", "refused by I1"), NOW)
+    assert Effect("triage", "a") == decide(contested, Facts(NOW))
+
+
 def test_i13_from_every_state_the_outing_can_still_end(found: Explored[OutingState]) -> None:
     assert found.states - found.finishing() == set()
 
