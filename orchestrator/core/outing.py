@@ -476,7 +476,10 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.REFUSED | _E.STUCK:
             return replace(moved, reason=event.evidence)
         case _:
-            dead = moved.dead and kind is not _E.VERIFIED  # Whatever else is out, it serves from then on (I1).
+            dead = moved.dead and kind not in {
+                _E.VERIFIED,
+                _E.JOINED,
+            }  # Whatever else is out, it serves from then on (I1).
             moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE, dead=dead)
             return replace(moved, undo={}) if stage in FINISHED else moved
 

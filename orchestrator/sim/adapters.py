@@ -22,6 +22,7 @@ from orchestrator.sim.truth import BACKEND_POOL, RAMP_POOL, STEADY_POOL, Admin, 
 from orchestrator.sim.world import World
 
 WEIGHT_MAX = 999
+HALF_A_GRAIN = 0.0025  # of AwsTraffic
 _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
@@ -144,26 +145,20 @@ class AwsTraffic:
         if in_steady:
             return ZoneSeen(Placement.STEADY, 1.0, *counts)
         if in_ramp:
-            return ZoneSeen(Placement.RAMP, _ramp_share(truth), *counts)
+            return ZoneSeen(Placement.RAMP, _ramp_share(truth, place), *counts)
         return ZoneSeen(Placement.OUT, 0.0, *counts)
 
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
         truth = self.world.regions[region.id]
         parts: Parts = []
-        rejected: Rejected | None = None
-        # As the real one: zones leave first, then they join, and what is wrong with a ramp holds up neither.
+        # As the real one: zones leave first, then they join.
         for zone in sorted(
             region.zones, key=lambda zone: _TURN[desired[zone.id].placement] if zone.id in desired else 0
         ):
             if zone.id in desired:
-                try:
-                    parts += self._next(truth, self.world.zones[zone.id], desired[zone.id])
-                except Rejected as error:
-                    rejected = error
+                parts += self._next(truth, self.world.zones[zone.id], desired[zone.id])
         if parts:
             await self.wire.write("traffic.apply", region.id, parts, fence)
-        if rejected is not None:
-            raise rejected
 
     def _next(self, truth: RegionTruth, place: ZoneTruth, wish: ZoneTraffic) -> Parts:
         in_steady = place.zone.id in truth.attached[STEADY_POOL]
@@ -174,20 +169,21 @@ class AwsTraffic:
         if wish.placement is Placement.OUT:
             return leave + unramp
         if wish.placement is Placement.RAMP:
+            if in_steady or _others_in_ramp(truth, place):
+                return leave  # Their own turn clears the ramp; until then this zone waits where it is.
             if not in_ramp:
-                return [partial(self.world.attach, place, RAMP_POOL)]
-            if not _all_healthy(place, RAMP_POOL):
-                return unramp[:1] if truth.weights[RAMP_POOL] and not _members(truth, RAMP_POOL) else []
-            if not _members(truth, STEADY_POOL) and wish.share < 1.0:
-                raise Rejected(f"{place.zone.id} is all that serves its region: no share below 1 can be given")
-            weights = _weights(truth, wish.share)
-            change: Parts = [] if weights == truth.weights else [partial(self.world.set_weights, truth, weights)]
-            return change + leave
+                return [closed] if truth.weights[RAMP_POOL] else [partial(self.world.attach, place, RAMP_POOL)]
+            share = _ramp_share(truth, place)
+            lower = share is not None and share > wish.share and _on_ramp(place) > 0
+            near = share is not None and abs(share - wish.share) < HALF_A_GRAIN
+            if near or not (lower or _all_healthy(place, RAMP_POOL)):
+                return []
+            return [partial(self.world.set_weights, truth, _weights(truth, place, wish.share))]
         if not in_steady:
-            zone, others, share = len(place.boxes), _members(truth, STEADY_POOL), _ramp_share(truth)
+            zone, others, share = len(place.boxes), _others_serving(truth, place), _ramp_share(truth, place)
             most = zone / (zone + others) if zone else 1.0
-            if in_ramp and share is not None and share > most + 0.0025:  # two parts at once are too much (I3)
-                return [partial(self.world.set_weights, truth, _weights(truth, most))]
+            if in_ramp and share is not None and share > most + HALF_A_GRAIN:  # two parts at once are too much (I3)
+                return [partial(self.world.set_weights, truth, _weights(truth, place, most))]
             return [partial(self.world.attach, place, STEADY_POOL)]
         # At the first healthy one: an instance in both groups carries two parts (I3).
         joined = any(box.targets[STEADY_POOL].healthy for box in place.boxes if STEADY_POOL in box.targets)
@@ -199,32 +195,43 @@ def _all_healthy(place: ZoneTruth, pool: str) -> bool:
     return bool(place.boxes) and all(pool in box.targets and box.targets[pool].healthy for box in place.boxes)
 
 
-def _members(truth: RegionTruth, pool: str) -> int:
-    return sum(1 for place in truth.zones for box in _pool_seen(place, pool)[0] if box.targets[pool].healthy)
+def _others_in_ramp(truth: RegionTruth, place: ZoneTruth) -> bool:
+    others = (z for z in truth.zones if z is not place)
+    return any(z.zone.id in truth.attached[RAMP_POOL] or _pool_seen(z, RAMP_POOL)[0] for z in others)
 
 
-def _weights(truth: RegionTruth, share: float) -> dict[str, int]:
-    """Weights that give each instance on the ramp `share` of what one in `steady` gets, as exact as 0..999 allows."""
-    steady, ramp = _members(truth, STEADY_POOL), _members(truth, RAMP_POOL)
-    if not ramp or share <= 0.0:
+def _on_ramp(place: ZoneTruth) -> int:
+    return sum(box.targets[RAMP_POOL].healthy for box in _pool_seen(place, RAMP_POOL)[0])
+
+
+def _others_serving(truth: RegionTruth, place: ZoneTruth) -> int:
+    """Those in `steady` that share its traffic: the healthy, or all when it fails open."""
+    others = [box for z in truth.zones if z is not place for box in _pool_seen(z, STEADY_POOL)[0]]
+    return sum(box.targets[STEADY_POOL].healthy for box in others) or len(others)
+
+
+def _weights(truth: RegionTruth, place: ZoneTruth, share: float) -> dict[str, int]:
+    """Weights that give each of its instances `share` of what one in `steady` gets, as exact as 0..999 allows."""
+    others, mine = _others_serving(truth, place), _on_ramp(place)
+    if not mine or share <= 0.0:
         return {STEADY_POOL: 100, RAMP_POOL: 0}
-    if not steady:
+    if not others:
         return {STEADY_POOL: 0, RAMP_POOL: 100}
-    ratio = Fraction(share).limit_denominator(10_000) * ramp / steady
+    ratio = Fraction(share).limit_denominator(10_000) * mine / others
     nearest = min(ratio, 1 / ratio).limit_denominator(WEIGHT_MAX)
     low, high = nearest.numerator, nearest.denominator
     return {STEADY_POOL: high, RAMP_POOL: low} if ratio <= 1 else {STEADY_POOL: low, RAMP_POOL: high}
 
 
-def _ramp_share(truth: RegionTruth) -> float | None:
-    steady, ramp = _members(truth, STEADY_POOL), _members(truth, RAMP_POOL)
+def _ramp_share(truth: RegionTruth, place: ZoneTruth) -> float | None:
     if not truth.weights[RAMP_POOL]:
         return 0.0
-    if not steady:
+    others, mine = _others_serving(truth, place), _on_ramp(place)
+    if not others:
         return 1.0
-    if not ramp or not truth.weights[STEADY_POOL]:
+    if not mine or not truth.weights[STEADY_POOL]:
         return None
-    return (truth.weights[RAMP_POOL] / ramp) / (truth.weights[STEADY_POOL] / steady)
+    return (truth.weights[RAMP_POOL] / mine) / (truth.weights[STEADY_POOL] / others)
 
 
 @dataclass(frozen=True, slots=True)

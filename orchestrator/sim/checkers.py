@@ -135,8 +135,8 @@ class OnlyHealthyAdvances(Edges):
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if not serves(world, zone):
-            return  # Nothing is taken from users.
+        if zone.by_hand or not serves(world, zone):
+            return  # Somebody put back what a run has out, or nothing is taken from users.
         others = [z for z in world.zones.values() if z is not zone and is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
 

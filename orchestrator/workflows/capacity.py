@@ -25,7 +25,7 @@ from orchestrator.core.guards import (
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
+from orchestrator.core.traffic import OUT, STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
@@ -204,7 +204,7 @@ class Capacity:
             job.policy.ramp_shares,
             job.policy.ramp_step_s,
             fair_rps(job.zone.id, loads, job.world.topology),
-            loads[job.zone.id].instances,
+            loads[job.zone.id].instances if job.zone.id in loads else job.zone.instances,
             samples_min=job.policy.gate.samples_min,
             whole_instances=job.world.traffic(job.region).whole_instances() and bool(job.neighbours),
         )
@@ -233,6 +233,9 @@ class Capacity:
             await self._want_what_is_there(job)
             if not job.progress.as_it_left:
                 # It is on the ramp, maybe with all of its region's users: whoever has got well meanwhile needs a part.
+                # It itself needs none any more that it has not got yet (I9).
+                if await self._steering.takes_nothing(job.zone):
+                    await self._steering.want_zone(job.zone, OUT, job.fence)
                 await self._steering.step_region(job.region, job.fence)
             for zone_id, scaled in prepared.scale.items():
                 if await job.interrupted():

@@ -9,7 +9,7 @@ from orchestrator.core.machine import Event
 from orchestrator.core.traffic import OUT, STEADY, Placement
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, window_of
-from orchestrator.workflows.job import Job
+from orchestrator.workflows.job import STALE_S, Job
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.steering import Steering, told
 
@@ -38,16 +38,25 @@ class Leaving:
             if moved is not None:
                 return moved
         await self._steering.want_zone(job.zone, OUT, job.fence)
+        asked_s, heard = job.clock.monotonic(), False
 
-        async def look() -> str | NotYet:
+        async def look() -> Event | str | NotYet:
+            nonlocal heard
+            silent = not heard and job.progress.as_it_left and job.clock.monotonic() - asked_s > STALE_S
+            late = await self._put_back(job) if silent else None
+            if late is not None:
+                return late  # Its cloud has done nothing of what was asked.
             seen = await self._steering.until_drained(job.zone, job.fence)
+            heard = True
             if isinstance(seen, NotYet):
                 return seen
             in_flight = sum(p.in_flight for p in await self._gauge.probe(job.zone) if p.reachable)
             return told(seen) if in_flight == 0 else NotYet(f"{in_flight} requests in flight")
 
-        drained = await job.until(look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing="draining")
-        return drained if isinstance(drained, Event) else job.event(E.DRAINED, drained)
+        drained: Event | str = await job.until(
+            look, job.policy.drain_timeout_s, late=E.DRAIN_TIMED_OUT, doing="draining"
+        )
+        return job.event(E.DRAINED, drained) if isinstance(drained, str) else drained
 
     async def _unknown(self, job: Job) -> Event | None:
         """I4: the guards have judged another state than the one that this would change now. None: they have not.
@@ -66,7 +75,10 @@ class Leaving:
         return job.stale()
 
     async def _put_back(self, job: Job) -> Event | None:
-        """Say so where the zone was out, stood still, and takes all of its users again: until the guards agree, it keeps them."""
+        """Say so where the zone is to be out, has stood still, and takes all of its users: until the guards agree, it keeps them.
+
+        A hand has put it back, or nothing of what was asked has been done.
+        """
         stale = job.stale()
         if stale is None:
             return None

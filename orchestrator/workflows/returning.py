@@ -88,7 +88,7 @@ class Returning:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
         document, stale = await self._steering.document(), job.stale()
         wanted = document.zones.get(job.zone.id, STEADY)
-        if stale is not None and job.progress.step == 0 and await self._takes_nothing(job, wanted):
+        if stale is not None and job.progress.step == 0 and await self._steering.takes_nothing(job.zone):
             return await self._anew(job, stale)
         if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
             # It was held while it joined, or later: to take a part of that away again would need the guards.
@@ -98,7 +98,7 @@ class Returning:
         loads = await self._until_fit(job)
         if isinstance(loads, Event):
             return loads
-        if self._more_to_measure(job, loads) and await self._takes_nothing(job, wanted):
+        if self._more_to_measure(job, loads) and await self._steering.takes_nothing(job.zone):
             why = "more users came while it waited: its steps are planned anew (I9)"
             return await self._anew(job, job.event(E.STALE, why))
         expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
@@ -106,8 +106,9 @@ class Returning:
         if measured and expected < job.policy.gate.samples_min and not last:
             why = f"{step.share:.0%} would be about {expected} requests in {step.seconds:.0f} s: too few to tell"
             return job.event(E.STEP_MERGED, why)
-        placed = await self._place(job, step)
-        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {step.share:.0%}", whole=last)
+        share = _share(job, step, document.zones)
+        placed = await self._place(job, step, share)
+        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {share:.0%}", whole=last)
 
     async def _anew(self, job: Job, stale: Event) -> Event:
         """No part of a step that was recorded may come to it before it is verified."""
@@ -120,13 +121,6 @@ class Returning:
             return False
         now = parse_steps(self._steps_now(job, loads).get("steps", []))
         return len(now) > len(job.progress.steps)
-
-    async def _takes_nothing(self, job: Job, wanted: ZoneTraffic) -> bool:
-        """Its first step may be recorded, and not yet be there."""
-        if wanted == OUT:
-            return True
-        seen = await self._steering.seen_zone(job.zone) if wanted.placement is Placement.RAMP else None
-        return seen is not None and seen.taking == 0
 
     async def _until_fit(self, job: Job) -> Mapping[str, ZoneLoad] | Event:
         """I2: its own instances must be sound, else it goes back. What ails the region only makes it wait for a person.
@@ -163,13 +157,13 @@ class Returning:
         weights = sum(region.weight for region in job.world.topology.regions)
         return sum(load.rps for load in loads.values()) * job.region.weight / weights
 
-    async def _place(self, job: Job, step: RampStep) -> Event | None:
+    async def _place(self, job: Job, step: RampStep, share: float) -> Event | None:
         """Make the zone get the share; None when it does.
 
         A zone that is its whole region takes all that comes there, so its steps are weights of the global tier: rough,
         because resolvers cache, and each one waits the TTL out.
         """
-        wanted = ramp(step.share) if job.neighbours else STEADY
+        wanted = ramp(share) if job.neighbours else STEADY
         # Two zones may be out where a person has overridden I1. One weight for both would be a share of neither.
         one_ramp = not job.world.traffic(job.region).whole_instances()
         beside = [z.id for z in job.neighbours] if one_ramp else []
@@ -181,7 +175,7 @@ class Returning:
         async def look() -> object:
             return await self._steering.until_zone(job.zone, job.fence)
 
-        doing = f"giving {step.share:.0%}"
+        doing = f"giving {share:.0%}"
         asked = await job.until(ask, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
         if isinstance(asked, Event):
             return asked
@@ -278,3 +272,9 @@ class Returning:
         doing = "having every instance after the bake"
         whole = await job.until(lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing=doing)
         return whole if isinstance(whole, Event) else watched
+
+
+def _share(job: Job, step: RampStep, wanted: Mapping[str, ZoneTraffic]) -> float:
+    """The step's, or all where every neighbour is out: who is all that serves its region gets what comes there."""
+    others = [wanted.get(z.id, STEADY).placement for z in job.neighbours]
+    return 1.0 if others and all(placement is Placement.OUT for placement in others) else step.share

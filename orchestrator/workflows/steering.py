@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import Denied, Transient
 from orchestrator.core.topology import Region, Topology, Zone
-from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
+from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.world import World
@@ -34,6 +34,14 @@ class Steering:
         """Record the wish (I11); `step_region` makes it so."""
         document = await self.document()
         await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
+
+    async def takes_nothing(self, zone: Zone) -> bool:
+        """It is to be out, or its first part on the ramp is recorded and not yet there."""
+        wanted = await self.wanted(zone)
+        if wanted == OUT:
+            return True
+        seen = await self.seen_zone(zone) if wanted.placement is Placement.RAMP else None
+        return seen is not None and seen.taking == 0
 
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""

@@ -191,10 +191,10 @@ def test_a_share_finer_than_the_weights_is_refused() -> None:
         weights_for(0.001, 1, 30, A)
 
 
-def test_the_only_zone_of_a_region_takes_all_or_nothing() -> None:
-    assert Weights(0, 100) == weights_for(1.0, 3, 0, A)
-    with pytest.raises(Rejected, match="global tier"):
-        weights_for(0.5, 3, 0, A)
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_all_that_serves_a_region_takes_all_of_it(share: float) -> None:
+    """To refuse a smaller share kept every write from the region, also those that bring another zone back."""
+    assert Weights(0, 100) == weights_for(share, 3, 0, A)
 
 
 def test_a_group_without_a_healthy_target_fails_open_and_its_targets_take() -> None:

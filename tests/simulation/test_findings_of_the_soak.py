@@ -203,3 +203,43 @@ def test_i1_an_evacuation_asks_about_a_zone_that_is_lent_to_a_deploy() -> None:
     result = simulate(1, replace(scene, zone_orders=zone_orders))
     assert when(result, "stuck", "evacuate"), "this history is about that"
     assert () == result.violations
+
+
+def test_a_silent_zone_is_drained_where_a_person_knows_what_the_others_may_carry() -> None:
+    """Its own load was unmeasured, and its steps were to be planned on that. Seed 1796026966549."""
+    silent = Strike(1.0, f"{AWS}a", Blow.AGENT_CUT, 100.0)
+    drain = ZoneOrder(20.0, "drain", f"{AWS}a", 100.0, overrides=("I3",))
+    scene = replace(good_deploy(), users_rps=150.0, strikes=(silent,), zone_orders=(drain,), deploy_at_s=200.0)
+    result = simulate(1, scene)
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_its_silent_cloud_has_not_emptied_yet_is_asked_about_anew() -> None:
+    """Another zone had got sick while the wish was on its way. Seed 1796026955729."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=120.0)
+    prepared_s = when(simulate(1, scene), "prepared")[0]
+    cut, sick = Cut(prepared_s, AWS, 35.0), Strike(prepared_s, f"{AWS}b", Blow.GRAY, 60.0, hard=0.3)
+    result = simulate(1, replace(scene, cuts=(cut,), strikes=(sick,)))
+    assert when(result, "stale", "drain"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_what_comes_back_first_to_a_region_gets_all_of_it_and_the_others_come_after_it() -> None:
+    """A share below 1 of what nobody else serves was refused, and with it every write, for ever. Seed 1796026964414."""
+    scene = Scenario(make_topology({AWS: 2, AZURE: 3}), users_rps=150.0)
+    drained_s = when(simulate(1, scene), "drained")[0]
+    dead = Strike(drained_s + 1.0, f"{AWS}b", Blow.DEAD, 60.0)
+    evacuate = ZoneOrder(drained_s + 3.0, "evacuate", f"{AWS}b", 400.0)
+    result = simulate(1, replace(scene, strikes=(dead,), zone_orders=(evacuate,)))
+    assert [] == when(result, "stuck", "ramp")
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_an_order_gives_a_zone_no_part_that_was_recorded_before_the_kill_switch() -> None:
+    """Few users make one step, which had not begun; more came, and the abort gave it all of them. Seed 1796026947472."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=2.0)
+    ramping_s = when(simulate(1, scene), "verified")[0]
+    switches = (Switching(ramping_s + 0.3, "kill", on=True), Switching(ramping_s + 50.0, "kill", on=False))
+    scene = replace(scene, switches=switches, loads=((ramping_s + 20.0, 140.0),))
+    result = simulate(1, replace(scene, commands=(Command(ramping_s + 30.0, "abort"),)))
+    assert ("aborted", ()) == (result.status, result.violations)

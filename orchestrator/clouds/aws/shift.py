@@ -256,9 +256,7 @@ def weights_for(share: float, zone_instances: int, other_instances: int, zone: s
     if share <= 0 or not zone_instances:
         return ALL_STEADY
     if not other_instances:
-        if share < 1:
-            raise Rejected(f"{zone} is all that serves its region: a share of {share:g} needs the global tier")
-        return Weights(0, 100)
+        return Weights(0, 100)  # All that serves its region gets what comes there, whatever its share.
     ratio = Fraction(share).limit_denominator(10_000) * zone_instances / other_instances
     nearest = min(ratio, 1 / ratio).limit_denominator(WEIGHT_MAX)
     low, high = nearest.numerator, nearest.denominator
