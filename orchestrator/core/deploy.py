@@ -235,8 +235,8 @@ ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET, R
 class ZoneProgress(msgspec.Struct, frozen=True):
     """Where one zone stands. `goal` is the version it must reach, `previous` the one that it had when the run began.
 
-    `touched`: an upgrade was begun since it left traffic. `undo`: what was prepared for it and must be put back. `sound`:
-    it was well when it was admitted.
+    `touched`: an upgrade was begun since it left traffic. `changed`: it waits again, with another version than it had.
+    `undo`: what was prepared for it and must be put back. `sound`: it was well when it was admitted.
     """
 
     zone: str
@@ -249,6 +249,7 @@ class ZoneProgress(msgspec.Struct, frozen=True):
     reverting: bool = False
     withdrawing: bool = False
     touched: bool = False
+    changed: bool = False
     first: bool = False
     undo: Mapping[str, Json] = msgspec.field(default_factory=dict)
     sound: bool = True
@@ -347,7 +348,8 @@ def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
         raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
     after = _zone_after(state, zone, kind, event, now)
     zones = tuple(after if z is zone else z for z in state.zones)
-    return _after_zone(replace(state, zones=zones), zone, kind, event, now)
+    ahead = state.ahead if after.state is _Z.WAITING else ""
+    return _after_zone(replace(state, zones=zones, ahead=ahead), zone, kind, event, now)
 
 
 def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
@@ -360,8 +362,7 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
     if kind is E.SENT_BACK and not zone.touched and zone.state in _CALLED_OFF:
         return _CALLED_OFF[zone.state]
-    undone = zone.withdrawing and not zone.touched  # Only its preparations are.
-    if kind in {E.SENT_BACK, E.RESUME} and undone and zone.state is ZoneState.HELD_SERVING:
+    if kind in {E.SENT_BACK, E.RESUME} and zone.state is _Z.HELD_SERVING and zone.withdrawing and not zone.touched:
         return E.CANCELLED if kind is E.SENT_BACK else E.PUT_BACK
     if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):
         return E.REJOINED
@@ -393,19 +394,20 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
             undo, steps = cast("dict[str, Json]", event.args.get("undo", {})), event.args.get("steps", [])
             sound, touched = event.args.get("sound", True) is True, zone.reverting
             return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=touched, sound=sound)
-        case E.CANCELLED | E.RECALLED if state.suspended:
+        case E.UNPREPARED | E.CANCELLED | E.RECALLED if state.suspended or kind is E.UNPREPARED:
             return replace(moved, withdrawing=True, step=0)
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
-            return replace(moved, goal=zone.previous, reverting=True, withdrawing=False, step=0)
+            again = zone.changed and kind not in {E.REVERT, E.SENT_BACK}  # It has come back, at no version to stay at.
+            return replace(moved, goal=zone.previous, reverting=True, withdrawing=again, step=0)
         case E.REPLANNED | E.PREPARED:
             return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]))
-        case E.UNPREPARED:
-            return replace(moved, withdrawing=True)
         case E.WITHDRAWN:
             return replace(moved, goal=zone.previous if zone.reverting else state.target, withdrawing=False, undo={})
         case E.DRAINED | E.STALE if moved.state is not _Z.PREPARING:
             goal = zone.previous if kind is E.STALE and zone.as_it_left else zone.goal
-            return replace(moved, goal=goal, touched=True, step=0)
+            return replace(moved, goal=goal, touched=True, changed=False, step=0)
+        case E.RETARGET if zone.state is _Z.DONE:
+            return replace(moved, changed=not zone.reverting and zone.goal != zone.previous)
         case E.VERIFIED if "steps" in event.args:
             return replace(moved, steps=parse_steps(event.args["steps"]))
         case E.STEP_PASSED | E.STEP_MERGED:
@@ -457,8 +459,7 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
             leaving = {_Z.PREPARING, _Z.DRAINING}
             return _each(state, E.SENT_BACK, now, lambda z: z.state in leaving and not (z.touched or z.withdrawing))
         case R.RESUME:
-            state = _waive(state, event)
-            return _each(state, E.RESUME, now, lambda z: z.state in _HELD)
+            return _each(_waive(state, event), E.RESUME, now, lambda z: z.state in _HELD)
         case R.ABORT | R.ROLLBACK:
             course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
             state = _waive(replace(state, course=course), event)
@@ -468,7 +469,8 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
             target = str(event.args["target"])
             state = replace(state, target=target, course=Course.FORWARD)
             state = _each(state, E.RETARGET, now, lambda _: True)
-            return replace(state, zones=tuple(_aim(z, target) for z in state.zones))
+            zones = (replace(z, goal=target, reverting=False, withdrawing=False, step=0) for z in state.zones)
+            return replace(state, zones=tuple(zones))
         case _:
             return state
 
@@ -491,10 +493,8 @@ def _each(state: DeployState, kind: E, now: datetime, which: Callable[[ZoneProgr
     return replace(state, zones=zones)
 
 
-def _aim(zone: ZoneProgress, target: str) -> ZoneProgress:
-    return replace(zone, goal=target, reverting=False, withdrawing=False, step=0)
-
-
 def _roll_back_done(state: DeployState, now: datetime) -> DeployState:
     """I12: every zone that got the new version waits to be rolled back; `waiting` has the newest first."""
-    return _each(state, E.SENT_BACK, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
+    state = _each(state, E.SENT_BACK, now, lambda z: z.state is _Z.DONE and not z.reverting and z.goal != z.previous)
+    changed = (replace(z, goal=z.previous, reverting=True) if z.changed else z for z in state.zones)
+    return replace(state, zones=tuple(changed))

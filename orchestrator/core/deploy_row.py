@@ -45,6 +45,7 @@ def _dump_zone(zone: ZoneProgress) -> Json:
         "reverting": zone.reverting,
         "withdrawing": zone.withdrawing,
         "touched": zone.touched,
+        "changed": zone.changed,
         "sound": zone.sound,
         "first": zone.first,
         "undo": dict(zone.undo),
