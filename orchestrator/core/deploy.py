@@ -236,7 +236,7 @@ class ZoneProgress(msgspec.Struct, frozen=True):
     """Where one zone stands. `goal` is the version it must reach, `previous` the one that it had when the run began.
 
     `touched`: an upgrade was begun since it left traffic. `changed`: it waits again, with another version than it had.
-    `undo`: what was prepared for it and must be put back. `sound`: it was well when it was admitted.
+    `undo`: what was prepared for it and must be put back. `sound`: it was well when it was last looked at.
     """
 
     zone: str
@@ -391,14 +391,14 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         moved = replace(moved, touched=True)  # Part of it may be out: to undo its preparations would not bring it back.
     match kind:
         case E.ADMITTED:
-            undo, steps = cast("dict[str, Json]", event.args.get("undo", {})), event.args.get("steps", [])
-            sound, touched = event.args.get("sound", True) is True, zone.reverting
-            return replace(moved, undo=undo, steps=parse_steps(steps), step=0, touched=touched, sound=sound)
+            undo, steps = cast("dict[str, Json]", event.args.get("undo", {})), parse_steps(event.args.get("steps", []))
+            sound = event.args.get("sound", True) is True
+            return replace(moved, undo=undo, steps=steps, step=0, touched=zone.reverting, sound=sound)
         case E.UNPREPARED | E.CANCELLED | E.RECALLED if state.suspended or kind is E.UNPREPARED:
             return replace(moved, withdrawing=True, step=0)
         case E.REVERT | E.SENT_BACK | E.DRAIN_TIMED_OUT | E.CANCELLED | E.RECALLED:
-            again = zone.changed and kind not in {E.REVERT, E.SENT_BACK}  # It has come back, at no version to stay at.
-            return replace(moved, goal=zone.previous, reverting=True, withdrawing=again, step=0)
+            again, sound = zone.changed and kind not in {E.REVERT, E.SENT_BACK}, zone.sound and kind is not E.REVERT
+            return replace(moved, goal=zone.previous, reverting=True, withdrawing=again, step=0, sound=sound)
         case E.REPLANNED | E.PREPARED:
             return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]))
         case E.WITHDRAWN:
@@ -408,8 +408,9 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
             return replace(moved, goal=goal, touched=True, changed=False, step=0)
         case E.RETARGET if zone.state is _Z.DONE:
             return replace(moved, changed=not zone.reverting and zone.goal != zone.previous)
-        case E.VERIFIED if "steps" in event.args:
-            return replace(moved, steps=parse_steps(event.args["steps"]))
+        case E.VERIFIED:
+            steps = parse_steps(event.args["steps"]) if "steps" in event.args else moved.steps
+            return replace(moved, steps=steps, sound=True)
         case E.STEP_PASSED | E.STEP_MERGED:
             return replace(moved, step=min(zone.step + 1, max(0, len(zone.steps) - 1)))
         case E.SETTLED:
@@ -421,9 +422,9 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
 def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event, now: datetime) -> DeployState:
     """What a zone's event means for the run: hold, stop, or roll the others back too."""
     after = state.zone(before.zone)
-    told = f"{before.zone}: {event.evidence}"
     if kind is E.YIELDED:
         return replace(state, ahead=str(event.args["to"]))
+    told = f"{before.zone}: {event.evidence}"
     if after.state in _HELD or kind is E.REFUSED:
         return _move_run(replace(state, reason=told), R.ZONE_HELD)
     if after.withdrawing and not before.withdrawing:
@@ -467,8 +468,7 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
             return _roll_back_done(state, now) if kind is R.ROLLBACK else state
         case R.RETARGET:
             target = str(event.args["target"])
-            state = replace(state, target=target, course=Course.FORWARD)
-            state = _each(state, E.RETARGET, now, lambda _: True)
+            state = _each(replace(state, target=target, course=Course.FORWARD), E.RETARGET, now, lambda _: True)
             zones = (replace(z, goal=target, reverting=False, withdrawing=False, step=0) for z in state.zones)
             return replace(state, zones=tuple(zones))
         case _:
@@ -482,7 +482,7 @@ def _waive(state: DeployState, event: Event) -> DeployState:
 
 
 def _on_its_way_back(zone: ZoneProgress) -> bool:
-    """A zone that is already being reverted, or that only has its preparations to undo, needs no second order."""
+    """It is being reverted, or only has its preparations to undo: it needs no second order."""
     return (zone.reverting or zone.withdrawing) and zone.state not in _HELD
 
 

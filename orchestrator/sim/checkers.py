@@ -172,9 +172,10 @@ class CarriesTheLoad(Checker):
 
     Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
     is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
-    at once, or while another zone of the region is dead or two are out. Does not verify: single instances, utilisation by anything
-    but requests, or a moment above the bound and below what the instances can carry (on AWS the ramp is made
-    small before a zone joins, until its targets are seen healthy: three looks and two good probes).
+    at once, or while another zone of the region is dead or two are out, or have been since this one came back alone.
+    Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and below what
+    the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen healthy: three
+    looks and two good probes).
     """
 
     rule: ClassVar[str] = "I3"
@@ -182,6 +183,7 @@ class CarriesTheLoad(Checker):
     moment_s: float = 1.0
     _above: dict[str, _Overuse] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
+    _back_to_none: set[str] = field(default_factory=set)  # zones that were out when nobody else served their region
     _beyond: set[str] = field(default_factory=set)  # regions in which users ask for more than all zones may carry
 
     def look(self, world: World) -> None:
@@ -189,7 +191,12 @@ class CarriesTheLoad(Checker):
         self.exercised += bool(self._before) and after != self._before
         self._before = after
         for region in world.regions.values():
-            whole = all(is_in(zone) for zone in region.zones)
+            inside = [is_in(zone) for zone in region.zones]
+            whole = all(inside)
+            if not any(inside):
+                self._back_to_none.update(zone.zone.id for zone in region.zones)
+            elif sum(inside) > 1:
+                self._back_to_none.difference_update(zone.zone.id for zone in region.zones)
             beyond_all, was_beyond = self._beyond_all(region), region.region.id in self._beyond
             (self._beyond.add if beyond_all else self._beyond.discard)(region.region.id)
             for zone in region.zones:
@@ -222,6 +229,8 @@ class CarriesTheLoad(Checker):
             return True
         if any(z.dark for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
             return True  # What those should have carried falls to the others, and I1 says who may be out together.
+        if zone.zone.id in self._back_to_none:
+            return True  # Whatever it gets, it got back from nobody.
         theirs = [self._above[z.zone.id] for z in others if z.zone.id in self._above]
         return any(above.excused and above.worst >= used - SLACK for above in theirs)
 

@@ -319,9 +319,10 @@ class World:
             if swap.version == version:
                 return
             swap.running, swap.failure = False, "cancelled"
-        todo = [box for box in zone.boxes if box.version != version or box.life is Life.DEAD]
+        staying = [box for box in zone.boxes if not box.surplus]
+        todo = [box for box in staying if box.version != version or box.life is Life.DEAD]
         zone.swaps += 1
-        zone.swap = Swap(version, total=len(zone.boxes), done=len(zone.boxes) - len(todo), generation=zone.swaps)
+        zone.swap = Swap(version, total=len(staying), done=len(staying) - len(todo), generation=zone.swaps)
         self.note("replace", zone.zone.id, version=version)
         generation = zone.swaps
         self.scheduler.after(self.physics.replace_start_s, lambda: self._replace_now(zone, generation, todo))
@@ -374,8 +375,9 @@ class World:
         swap = self._current(zone, generation)
         if swap is None:
             return
-        swap.total = len(zone.boxes)
-        swap.done = sum(box.version == swap.version and box.life is Life.RUNNING for box in zone.boxes)
+        staying = [box for box in zone.boxes if not box.surplus]
+        swap.total = len(staying)
+        swap.done = sum(box.version == swap.version and box.life is Life.RUNNING for box in staying)
         if swap.done == swap.total == zone.desired and swap.total:
             swap.running = False
             self.note("replaced", zone.zone.id, version=swap.version)

@@ -335,6 +335,9 @@ class Capacity:
             ruled = await rule(may_scale=not prepared.weights)
             if isinstance(ruled, Refusal):
                 return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
+            if prepared.weights and _moves_more(prepared.weights, document.region_weights, job.region.id):
+                # Its users are on their way back, however few of them the guards have measured yet (I3, I4).
+                return NotYet(f"another run has given {job.region.id} more users again")
             plan = ruled[0]
             if plan.scale or (plan.weights and _moves_more(plan.weights, prepared.weights, job.region.id)):
                 newer = await self._with_plan(job, prepared, plan)

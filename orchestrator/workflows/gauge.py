@@ -128,8 +128,8 @@ class Gauge:
             old = latest
             await self._world.clock.sleep(window_s)
             latest = await self.tick()
-            if gone := gone_between(old, latest):
-                raise Transient(f"instances of {gone} ended while their load was measured")
+            if changed := gone_between(old, latest) or _come_between(old, latest):
+                raise Transient(f"instances of {changed} came or ended while their load was measured")
         ready_now = await self._ready()
         loads = {}
         for zone in self._world.topology.zones():
@@ -143,6 +143,8 @@ class Gauge:
             seen = await self.fleet(zone)
             # What its cloud has no room for is missing in its capacity (I3), but what is there may be sound without it (I2).
             whole = len(seen.instances) if seen.no_room else seen.desired
+            if any(i.id in ready_now and i.id not in latest[zone.id].counters for i in seen.instances):
+                raise Transient(f"instances of {zone.id} came while its load was measured")
             ready = min(whole, sum(i.id in ready_now for i in seen.instances))
             if ready < whole:
                 self.forget(zone)  # Its own autoscaler may have changed it since: look again.
@@ -150,18 +152,13 @@ class Gauge:
         return loads
 
     def _old_enough(self, latest: Reading, window_s: float, longest_s: float) -> Reading | None:
-        """The newest reading that is at least `window_s` older, of the same instances.
-
-        One that is known since may have served for long: all of its requests would count as of this window. Not where none
-        was known, as in a zone that was emptied to be upgraded (`start_afresh`): all that is there has begun since.
-        """
+        """The newest reading that is at least `window_s` older, of the same instances."""
         for reading in reversed(self._readings):
             apart_s = min(seconds_between(reading, latest, z) for z in latest)
             if apart_s > longest_s:
                 return None
             old = apart_s >= window_s
-            grown = gone_between({z: r for z, r in latest.items() if z in reading and reading[z].counters}, reading)
-            if old and not grown and not gone_between(reading, latest):
+            if old and not _come_between(reading, latest) and not gone_between(reading, latest):
                 return reading
         return None
 
@@ -204,3 +201,11 @@ def window_of(before: Reading, after: Reading, *zones: str) -> Window:
         had.update(before[zone].counters)
         have.update(after[zone].counters)
     return window(had, have, seconds)
+
+
+def _come_between(before: Reading, after: Reading) -> str | None:
+    """A zone of which an instance is known only since: it may have served for long, and how much of it now nobody can say.
+
+    Not where none was known, as in a zone that was emptied to be upgraded (`start_afresh`): all that is there has begun since.
+    """
+    return gone_between({z: r for z, r in after.items() if z in before and before[z].counters}, before)

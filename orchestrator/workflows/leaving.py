@@ -68,8 +68,8 @@ class Leaving:
         wanted = document.zones.get(job.zone.id, STEADY)
         if wanted == OUT:
             return await self._put_back(job)
-        if not job.progress.as_it_left or wanted != STEADY:
-            return None
+        if (wanted != STEADY) if job.progress.as_it_left else not job.progress.sound:
+            return None  # It is on its way already, or sick: that leaves at once, however old.
         if job.progress.undo.get("document", document.version) != document.version:
             return job.event(E.STALE, "other traffic was moved since the guards were asked: they are asked anew (I4)")
         return job.stale()

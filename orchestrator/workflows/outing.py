@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Final
 
 from orchestrator.core.deploy import E
@@ -13,7 +14,7 @@ from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.outing import OutingEvent, OutingState
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import OUT, STEADY, Placement
+from orchestrator.core.traffic import OUT, STEADY, Placement, matches
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
@@ -211,12 +212,15 @@ class OutingPerformer:
             sound = judge_fleet(probes, fleet.desired, version)
             if sound.verdict is not Verdict.HEALTHY:
                 return NotYet(sound.evidence)
+            seen = await self._steering.seen_zone(job.zone)
+            if seen is not None and matches(seen, STEADY, Fraction(0)):
+                # It never left, or a hand has put it back: to empty it now would need the guards (I3, I4).
+                await self._steering.want_zone(job.zone, STEADY, job.fence)
+                return job.event(OutingEvent.JOINED, f"{job.zone.id} serves already: {told(seen)}")
             # Off its load balancer first: an evacuation may have emptied it through its instances alone.
-            seen = await self._steering.until_zone(job.zone, job.fence)
-            if isinstance(seen, NotYet):
-                return seen
-            if await self._steering.wanted(job.zone) == STEADY:
-                return job.event(OutingEvent.JOINED, f"{job.zone.id} never left: {told(seen)}")
+            out = await self._steering.until_zone(job.zone, job.fence)
+            if isinstance(out, NotYet):
+                return out
             fit = await self._returning.fit(replace(job, progress=replace(job.progress, goal=version)))
             if isinstance(fit, NotYet):
                 return fit

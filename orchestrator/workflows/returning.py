@@ -108,7 +108,10 @@ class Returning:
             return job.event(E.STEP_MERGED, why)
         share = _share(job, step, document.zones)
         placed = await self._place(job, step, share)
-        return placed or await self._compare(job, step.seconds, E.STEP_PASSED, f"at {share:.0%}", whole=last)
+        if placed is not None:
+            return placed
+        watched = await self._compare(job, step.seconds, E.STEP_PASSED, f"at {share:.0%}", whole=last)
+        return await self._with_all(job, watched) if last and watched.kind is E.STEP_PASSED else watched
 
     async def _anew(self, job: Job, stale: Event) -> Event:
         """No part of a step that was recorded may come to it before it is verified."""
@@ -266,10 +269,11 @@ class Returning:
     async def bake(self, job: Job) -> Event:
         seconds = job.policy.bake_s * (job.policy.bake_first_factor if job.progress.first else 1.0)
         watched = await self._compare(job, seconds, E.BAKED, "baking", whole=True)
-        if watched.kind is not E.BAKED:
-            return watched
-        # Its balancer takes an instance that died out of service, and then no user complains: count them (I2).
-        doing = "having every instance after the bake"
+        return await self._with_all(job, watched) if watched.kind is E.BAKED else watched
+
+    async def _with_all(self, job: Job, watched: Event) -> Event:
+        """Its balancer takes an instance that died out of service, and then no user complains: count them (I2)."""
+        doing = f"having every instance ({watched.evidence})"
         whole = await job.until(lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing=doing)
         return whole if isinstance(whole, Event) else watched
 
