@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.core.policy import OnExpiry
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
@@ -175,8 +176,8 @@ def test_i1_a_zone_that_is_out_already_is_rolled_back_before_newer_ones() -> Non
     orders = (Command(77.0, "suspend"), Command(140.0, "rollback"))
     zone_orders = tuple(ZoneOrder(at_s, kind, f"{AWS}a", 400.0) for at_s, kind in kinds.items())
     result = simulate(1, replace(scene, zone_orders=zone_orders, commands=orders))
-    back = [h.args["zone"] for h in result.trace if h.what == "settled" and h.at_s > 140.0]
-    assert [f"{AWS}{zone}" for zone in "acba"] == back  # The last one settles its outing.
+    back = [h.what for h in result.trace if h.kind == "replace" and h.args["version"] == "v1"]
+    assert [f"{AWS}{zone}" for zone in "acb"] == back
     assert (result.status, result.violations) == ("rolled-back", ())
 
 
@@ -243,3 +244,23 @@ def test_an_order_gives_a_zone_no_part_that_was_recorded_before_the_kill_switch(
     scene = replace(scene, switches=switches, loads=((ramping_s + 20.0, 140.0),))
     result = simulate(1, replace(scene, commands=(Command(ramping_s + 30.0, "abort"),)))
     assert ("aborted", ()) == (result.status, result.violations)
+
+
+def test_i12_a_rollback_brings_back_also_what_waits_for_another_target() -> None:
+    """It had the new version and was to get a third; the rollback left it where it was. Seed 1796027579512."""
+    scene = Scenario(make_topology({AWS: 4}), users_rps=150.0)
+    second_s = when(simulate(1, scene), "settled")[1]
+    orders = (Command(second_s + 3.0, "retarget", "v3"), Command(second_s + 4.0, "pause"))
+    result = simulate(1, replace(scene, commands=(*orders, Command(second_s + 10.0, "rollback"))))
+    replaced = [(h.what, h.args["version"]) for h in result.trace if h.kind == "replace"]
+    assert [(f"{AWS}a", "v2"), (f"{AWS}b", "v2"), (f"{AWS}b", "v1"), (f"{AWS}a", "v1")] == replaced
+    assert (result.status, result.violations) == ("rolled-back", ())
+
+
+def test_a_zone_that_a_hand_put_back_is_not_emptied_to_be_brought_back() -> None:
+    """The outing came to its end, and first made sure that its zone was out: all of its users left. Seed 1796028313366."""
+    out = ZoneOrder(2.0, "drain", f"{AWS}a", 100.0, OnExpiry.RESTORE)
+    scene = Scenario(make_topology({AWS: 3}), users_rps=150.0, zone_orders=(out,), deploy_at_s=300.0)
+    result = simulate(1, replace(scene, away=f"{AWS}a", away_until_s=40.0, loads=((45.0, 320.0), (200.0, 150.0))))
+    assert when(result, "joined", "plan-return"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
