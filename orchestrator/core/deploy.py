@@ -423,7 +423,8 @@ def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event,
     """What a zone's event means for the run: hold, stop, or roll the others back too."""
     after = state.zone(before.zone)
     if kind is E.YIELDED:
-        return replace(state, ahead=str(event.args["to"]))
+        to = str(event.args["to"])
+        return replace(state, ahead="" if to == state.waiting()[0].zone else to)
     told = f"{before.zone}: {event.evidence}"
     if after.state in _HELD or kind is E.REFUSED:
         return _move_run(replace(state, reason=told), R.ZONE_HELD)
@@ -482,8 +483,7 @@ def _waive(state: DeployState, event: Event) -> DeployState:
 
 
 def _on_its_way_back(zone: ZoneProgress) -> bool:
-    """It is being reverted, or only has its preparations to undo: it needs no second order."""
-    return (zone.reverting or zone.withdrawing) and zone.state not in _HELD
+    return (zone.reverting or zone.withdrawing) and zone.state not in _HELD  # It needs no second order.
 
 
 def _each(state: DeployState, kind: E, now: datetime, which: Callable[[ZoneProgress], bool]) -> DeployState:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 from core.explore import explore, shape
 from core.exploring import Explored
@@ -15,9 +17,38 @@ from orchestrator.core.topology import ZoneState
 IDLE = {ZoneState.WAITING, ZoneState.DONE}
 
 
+@dataclass
+class Everything:
+    """What was explored for each policy, and every transition that was taken on the way."""
+
+    of: dict[OnFailure, Explored[DeployState]] = field(default_factory=dict)
+    zones: set[tuple[str, str]] = field(default_factory=set)
+    runs: set[tuple[str, str]] = field(default_factory=set)
+
+
+@pytest.fixture(scope="module")
+def everything() -> Everything:
+    found = Everything()
+    move, move_run = deploy._move, deploy._move_run
+
+    def moving(zone: deploy.ZoneProgress, kind: deploy.E, now: object) -> deploy.ZoneProgress:
+        found.zones.add((zone.state, kind))
+        return move(zone, kind, now)  # type: ignore[arg-type]
+
+    def moving_run(state: DeployState, kind: R) -> DeployState:
+        found.runs.add((state.status, kind))
+        return move_run(state, kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy, "_move", moving)
+        patch.setattr(deploy, "_move_run", moving_run)
+        found.of = {policy: explore(policy) for policy in OnFailure}
+    return found
+
+
 @pytest.fixture(scope="module", params=list(OnFailure))
-def explored(request: pytest.FixtureRequest) -> Explored[DeployState]:
-    return explore(request.param)
+def explored(request: pytest.FixtureRequest, everything: Everything) -> Explored[DeployState]:
+    return everything.of[request.param]
 
 
 def test_i1_at_most_one_zone_is_anything_but_waiting_or_done(explored: Explored[DeployState]) -> None:
@@ -72,26 +103,9 @@ def test_every_state_survives_its_row(explored: Explored[DeployState]) -> None:
         assert shape(state) == shape(parse(dump(state)))
 
 
-def test_every_transition_of_both_tables_is_taken(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_transition_of_both_tables_is_taken(everything: Everything, capsys: pytest.CaptureFixture[str]) -> None:
     """Transition coverage of the deploy machine is complete: what cannot be reached may not stand in the table."""
-    zones: set[tuple[str, str]] = set()
-    runs: set[tuple[str, str]] = set()
-    original_move, original_run = deploy._move, deploy._move_run
-
-    def move(zone: deploy.ZoneProgress, kind: deploy.E, now: object) -> deploy.ZoneProgress:
-        zones.add((zone.state, kind))
-        return original_move(zone, kind, now)  # type: ignore[arg-type]
-
-    def move_run(state: DeployState, kind: R) -> DeployState:
-        runs.add((state.status, kind))
-        return original_run(state, kind)
-
-    monkeypatch.setattr(deploy, "_move", move)
-    monkeypatch.setattr(deploy, "_move_run", move_run)
-    for policy in OnFailure:
-        explore(policy)
+    zones, runs = everything.zones, everything.runs
     all_zones = {(s, k) for s, events in ZONE_TRANSITIONS.items() for k in events}
     all_runs = {(s, k) for s, events in RUN_TRANSITIONS.items() for k in events}
     with capsys.disabled():
