@@ -265,7 +265,8 @@ class NoReplacementUnderTraffic(Checker):
         zone = box.zone
         if zone.by_hand and world.disturbed_at_s >= world.now_s - DETECT_S:
             return
-        busy = [b.id for b in zone.boxes if b.busy_until_s > world.now_s]
+        # What a machine had in flight when it died is lost already.
+        busy = [b.id for b in zone.boxes if b.busy_until_s > world.now_s and b.life is Life.RUNNING]
         self.clear(zone.zone.id)
         if zone.rps > 0.0 or busy:
             self.report(world, zone.zone.id, f"{box.id} is replaced while the zone gets {zone.rps:.0f}/s")

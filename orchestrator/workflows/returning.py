@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from fractions import Fraction
+from typing import Final, Literal
 
 from orchestrator.core.deploy import E
 from orchestrator.core.errors import NotFound, Transient
@@ -11,7 +12,7 @@ from orchestrator.core.guards import ZoneLoad, fair_rps, refuse_overload_on_retu
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.release import Release
-from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, parse_steps, ramp
+from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, matches, parse_steps, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
 from orchestrator.workflows.job import Job
@@ -93,6 +94,10 @@ class Returning:
         if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
             # It was held while it joined, or later: to take a part of that away again would need the guards.
             return job.event(E.RAMPED, "it has its whole part already")
+        if wanted == OUT and job.neighbours:
+            back = await self._is_back(job)
+            if back is not False:
+                return back
         at = min(job.progress.step, len(job.progress.steps) - 1)
         step, last = job.progress.steps[at], at == len(job.progress.steps) - 1
         loads = await self._until_fit(job)
@@ -112,6 +117,19 @@ class Returning:
             return placed
         watched = await self._compare(job, step.seconds, E.STEP_PASSED, f"at {share:.0%}", whole=last)
         return await self._with_all(job, watched) if last and watched.kind is E.STEP_PASSED else watched
+
+    async def _is_back(self, job: Job) -> Event | Literal[False]:
+        """A hand has put it back with all of its users: to take them away again would need the guards (I3, I4)."""
+
+        async def look() -> bool | NotYet:
+            seen = await self._steering.seen_zone(job.zone)
+            return matches(seen, STEADY, Fraction(0)) if seen else NotYet(f"{job.region.id} says nothing of it")
+
+        doing = "looking where its users go"
+        back = await job.until(look, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
+        if isinstance(back, Event):
+            return back
+        return job.event(E.RAMPED, "somebody has given it its whole part already") if back else False
 
     async def _anew(self, job: Job, stale: Event) -> Event:
         """No part of a step that was recorded may come to it before it is verified."""
@@ -256,6 +274,12 @@ class Returning:
         unknown = job.stale() or job.unsound() if job.progress.as_it_left else None
         if unknown is not None and await self._steering.wanted(job.zone) == OUT:
             return unknown
+        if not job.progress.as_it_left and job.stale() and await self._steering.wanted(job.zone) != STEADY:
+            sound = await job.until(
+                lambda: self._sound(job), job.policy.verify_timeout_s, late=E.STUCK, doing="being fit to join"
+            )
+            if isinstance(sound, Event):
+                return sound
         await self._steering.want_zone(job.zone, STEADY, job.fence)
 
         async def look() -> str | NotYet:

@@ -264,3 +264,13 @@ def test_a_zone_that_a_hand_put_back_is_not_emptied_to_be_brought_back() -> None
     result = simulate(1, replace(scene, away=f"{AWS}a", away_until_s=40.0, loads=((45.0, 320.0), (200.0, 150.0))))
     assert when(result, "joined", "plan-return"), "this history is about that"
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_a_zone_that_a_hand_put_back_during_its_upgrade_keeps_its_users() -> None:
+    """More came, and the ramp's first step took the zone away from all of them. Seed 1796029752372."""
+    scene = Scenario(make_topology({AWS: 3}, instances=4), users_rps=150.0, physics=Physics(boot_s=20.0))
+    upgrading_s = when(simulate(1, scene), "drained")[0] + 1.0
+    scene = replace(scene, away=f"{AWS}a", away_until_s=upgrading_s, loads=((upgrading_s + 7.0, 315.0),))
+    result = simulate(1, scene)
+    assert [h for h in result.trace if "its whole part already" in str(h.args.get("evidence"))]
+    assert (result.status, result.violations) == ("succeeded", ())
