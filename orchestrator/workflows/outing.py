@@ -213,7 +213,7 @@ class OutingPerformer:
             if sound.verdict is not Verdict.HEALTHY:
                 return NotYet(sound.evidence)
             seen = await self._steering.seen_zone(job.zone)
-            if seen is not None and matches(seen, STEADY, Fraction(0)):
+            if seen is not None and matches(seen, STEADY, Fraction(0)) and all(p.admitted for p in probes):
                 # It never left, or a hand has put it back: to empty it now would need the guards (I3, I4).
                 await self._steering.want_zone(job.zone, STEADY, job.fence)
                 return job.event(OutingEvent.JOINED, f"{job.zone.id} serves already: {told(seen)}")
