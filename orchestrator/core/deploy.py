@@ -389,6 +389,8 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
     moved = replace(_move(zone, kind, now), note=event.evidence or zone.note)
     if moved.state is _Z.PREPARING and zone.state in {_Z.JOINING, _Z.HELD_SERVING}:
         moved = replace(moved, touched=True)  # Part of it may be out: to undo its preparations would not bring it back.
+    if _Z.DONE in {zone.state, moved.state}:
+        moved = replace(moved, changed=zone.state is _Z.DONE and not zone.reverting and zone.goal != zone.previous)
     match kind:
         case E.ADMITTED:
             undo, steps = cast("dict[str, Json]", event.args.get("undo", {})), parse_steps(event.args.get("steps", []))
@@ -406,8 +408,6 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
         case E.DRAINED | E.STALE if moved.state is not _Z.PREPARING:
             goal = zone.previous if kind is E.STALE and zone.as_it_left else zone.goal
             return replace(moved, goal=goal, touched=True, changed=False, step=0)
-        case E.RETARGET if zone.state is _Z.DONE:
-            return replace(moved, changed=not zone.reverting and zone.goal != zone.previous)
         case E.VERIFIED:
             steps = parse_steps(event.args["steps"]) if "steps" in event.args else moved.steps
             return replace(moved, steps=steps, sound=True)

@@ -24,7 +24,7 @@ from orchestrator.core.guards import (
 )
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
-from orchestrator.core.topology import Zone
+from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import OUT, STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.gauge import Gauge
@@ -33,6 +33,7 @@ from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.steering import Steering
 
 WEIGHT_NOISE: Final = 0.01  # of all users: what a plan differs by when it is made again under the same load
+LOAD_NOISE: Final = 1.02  # times what the weights say: what a region is measured to get over or under them
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,13 @@ def _moves_more(wanted: Mapping[str, int], moved: Mapping[str, int], region: str
         return True
     share, now = (weights.get(region, 0) / (sum(weights.values()) or 1) for weights in (wanted, moved))
     return share < now - WEIGHT_NOISE
+
+
+def _on_their_way(moved: Mapping[str, int], loads: Mapping[str, ZoneLoad], region: Region) -> bool:
+    """The weights are as they should be, and `region` still gets more than they say: resolvers hold answers (I3)."""
+    share = moved.get(region.id, 0) / (sum(moved.values()) or 1)
+    here = sum(loads[z.id].rps for z in region.zones if z.id in loads)
+    return share > 0 and here > LOAD_NOISE * share * sum(load.rps for load in loads.values())
 
 
 _Ruled: TypeAlias = Refusal | tuple[CapacityPlan, Mapping[str, ZoneLoad]]
@@ -342,6 +350,8 @@ class Capacity:
             if plan.scale or (plan.weights and _moves_more(plan.weights, prepared.weights, job.region.id)):
                 newer = await self._with_plan(job, prepared, plan)
                 return job.event(E.REPLANNED, plan.arithmetic, {"undo": newer.row()})
+            if plan.weights and _on_their_way(prepared.weights, ruled[1], job.region):
+                return NotYet(f"users of {job.region.id} are still on their way elsewhere: {plan.arithmetic}")
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
             return job.event(E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}})
 

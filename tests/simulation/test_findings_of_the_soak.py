@@ -246,11 +246,13 @@ def test_an_order_gives_a_zone_no_part_that_was_recorded_before_the_kill_switch(
     assert ("aborted", ()) == (result.status, result.violations)
 
 
-def test_i12_a_rollback_brings_back_also_what_waits_for_another_target() -> None:
-    """It had the new version and was to get a third; the rollback left it where it was. Seed 1796027579512."""
+@pytest.mark.parametrize("first", ["pause", "rollback"])
+def test_i12_a_rollback_brings_back_also_what_waits_for_another_target(first: str) -> None:
+    """It had the new version and was to get a third; the rollback left it where it was. Seeds 1796027579512, 1796030249001."""
     scene = Scenario(make_topology({AWS: 4}), users_rps=150.0)
     second_s = when(simulate(1, scene), "settled")[1]
-    orders = (Command(second_s + 3.0, "retarget", "v3"), Command(second_s + 4.0, "pause"))
+    pause, retarget = Command(second_s + 1.0, first), Command(second_s + 1.2, "retarget", "v3")
+    orders = (pause, retarget, Command(second_s + 1.4, "pause"))
     result = simulate(1, replace(scene, commands=(*orders, Command(second_s + 10.0, "rollback"))))
     replaced = [(h.what, h.args["version"]) for h in result.trace if h.kind == "replace"]
     assert [(f"{AWS}a", "v2"), (f"{AWS}b", "v2"), (f"{AWS}b", "v1"), (f"{AWS}a", "v1")] == replaced
