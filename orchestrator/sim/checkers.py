@@ -114,6 +114,11 @@ def serves(world: World, zone: ZoneTruth) -> bool:
     return any(target.healthy and target.drains_since_s >= world.now_s for target in targets)
 
 
+def found_sick(world: World, zone: ZoneTruth) -> bool:
+    """A run has just found that it must leave at once, whatever the others then carry."""
+    return world.found_sick_s.get(zone.zone.id, float("-inf")) >= world.now_s - DETECT_S
+
+
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
     """A fault has taken every instance, long enough ago to be seen."""
     return zone.dark and world.disturbed_at_s < world.now_s - DETECT_S
@@ -171,7 +176,7 @@ class CarriesTheLoad(Checker):
     """I3: no serving zone is used beyond `max_utilisation` because of what Failout did.
 
     Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
-    is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick version leaves
+    is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick zone leaves
     at once, or while another zone of the region is dead or two are out, or have been since this one came back alone.
     Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and below what
     the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen healthy: three
@@ -227,7 +232,7 @@ class CarriesTheLoad(Checker):
         others = [z for z in zone.region.zones if z is not zone]
         if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
             return True
-        if any(z.dark for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
+        if any(z.dark or found_sick(world, z) for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
             return True  # What those should have carried falls to the others, and I1 says who may be out together.
         if zone.zone.id in self._back_to_none:
             return True  # Whatever it gets, it got back from nobody.

@@ -21,6 +21,7 @@ from orchestrator.sim.checkers import (
     OneZoneOut,
     OnlyHealthyAdvances,
     ReturnsInSteps,
+    found_sick,
     serves,
 )
 from orchestrator.sim.truth import WELL, Box, Life, ZoneTruth
@@ -111,8 +112,8 @@ class JudgedAfterwards(DeedChecker):
     """I4: a zone leaves only when what stays can carry its region's load, not what is there while it is still in.
 
     Projects, at the moment of leaving, the region's users onto the other zones' healthy instances. Does not verify:
-    the other regions, a zone that serves nobody, a sick version that must leave at once, what a person evacuates,
-    overrides by name or puts back by hand, or what happened in the 12 s after that, a fault or a rise of load.
+    the other regions, a zone that serves nobody, one that was found sick and must leave at once, what a person
+    evacuates, overrides by name or puts back by hand, or what happened in the 12 s after that, a fault or a rise of load.
     """
 
     rule: ClassVar[str] = "I4"
@@ -120,8 +121,9 @@ class JudgedAfterwards(DeedChecker):
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         nobody = not serves(world, zone) or zone.by_hand or world.disturbed_at_s >= world.now_s - DETECT_S
-        if zone.presence >= WHOLE or nobody:
-            return  # On the ramp with its whole part, without users, or nobody's doing.
+        sick = found_sick(world, zone)
+        if zone.presence >= WHOLE or nobody or sick:
+            return  # On the ramp with its whole part, without users, sick, or nobody's doing.
         if any(world.versions[box.version] != WELL for box in zone.boxes):
             return
         self.exercised += 1

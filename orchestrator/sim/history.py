@@ -198,6 +198,8 @@ class History:
 
     def _log(self, event: str, /, **fields: object) -> None:
         self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
+        if event == "unhealthy":
+            self.world.found_sick_s[str(fields.get("zone"))] = self.world.now_s
         for checker in self.deeds:
             checker.logged(self.world, event, str(fields.get("zone")))
 

@@ -29,6 +29,9 @@ WAITS = frozenset({"held", "paused", "out"})
 LEAVING = frozenset(
     {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT, Stage.HELD_LEAVING}
 )
+EMPTIED = frozenset(
+    {Stage.EVACUATING, Stage.RELIEVING, Stage.OUT, Stage.HELD_OUT, Stage.LENT, Stage.RETURNING, Stage.VERIFYING}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,11 @@ class Outings:
         unfinished = self.unfinished() if self.carriers else ()
         return {state.zone for run in unfinished if (state := self.state(run)).stage is Stage.EVACUATING}
 
+    def emptied(self) -> set[str]:
+        """Zones that are evacuated and not yet on their way back."""
+        evacuations = (s for s in map(self.state, self.unfinished()) if s.ask.mode is Mode.EVACUATE)
+        return {state.zone for state in evacuations if state.stage in EMPTIED} if self.carriers else set()
+
     def _alone(self, zone: str) -> bool:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
         lent = any(s.stage is Stage.LENT and s.zone != zone for s in map(self.state, self.unfinished()))
@@ -223,8 +231,8 @@ class PersonsDoing(Edges):
     _gets: dict[str, float] = field(default_factory=dict)  # zones that are evacuated -> requests/s when last looked at
 
     def look(self, world: World) -> None:
-        """An evacuation acts when its cloud lets it, however long ago it began, and a zone on the ramp leaves no more."""
-        gets = {zone: world.zones[zone].rps for zone in self.outings.evacuated()}
+        """An evacuation acts when its cloud lets it, kept connections end later yet, and a zone on the ramp leaves no more."""
+        gets = {zone: world.zones[zone].rps for zone in self.outings.emptied()}
         if any(rps < self._gets.get(zone, 0.0) for zone, rps in gets.items()):
             world.disturbed_at_s = world.now_s
         self._gets = gets

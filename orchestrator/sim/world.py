@@ -52,6 +52,7 @@ class World:
     watchers: list[Callable[[World], None]] = field(default_factory=list)
     on_replaced: list[Callable[[World, Box], None]] = field(default_factory=list)
     disturbed_at_s: float = float("-inf")  # last fault, heal or rise of load
+    found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
     _dirty: bool = True
     _dns_changes: int = 0
 

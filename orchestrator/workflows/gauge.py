@@ -19,6 +19,7 @@ from orchestrator.workflows.world import World
 PEERS_STALE_S: Final = 60.0
 LOAD_STALE_S: Final = 15.0
 LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
+FEW: Final = 30  # requests
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
 
@@ -140,6 +141,8 @@ class Gauge:
                 raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
             requests, errors = served(old[zone.id].counters, latest[zone.id].counters)
             rps = requests / seconds if seconds > 0 else 0.0
+            if requests < FEW:
+                requests, errors = self._lately(zone.id, latest) or (requests, errors)
             seen = await self.fleet(zone)
             # What its cloud has no room for is missing in its capacity (I3), but what is there may be sound without it (I2).
             whole = len(seen.instances) if seen.no_room else seen.desired
@@ -150,6 +153,12 @@ class Gauge:
                 self.forget(zone)  # Its own autoscaler may have changed it since: look again.
             loads[zone.id] = ZoneLoad(zone.id, rps, whole, ready, requests, errors)
         return loads
+
+    def _lately(self, zone: str, latest: Reading) -> tuple[int, int] | None:
+        """Requests and errors since the oldest reading of the same instances: so few say nothing over one window (I2)."""
+        now = latest[zone].counters
+        known = (reading[zone].counters for reading in self._readings if zone in reading)
+        return next((served(then, now) for then in known if then and then.keys() == now.keys()), None)
 
     def _old_enough(self, latest: Reading, window_s: float, longest_s: float) -> Reading | None:
         """The newest reading that is at least `window_s` older, of the same instances."""

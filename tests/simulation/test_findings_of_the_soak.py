@@ -276,3 +276,10 @@ def test_a_zone_that_a_hand_put_back_during_its_upgrade_keeps_its_users() -> Non
     result = simulate(1, scene)
     assert [h for h in result.trace if "its whole part already" in str(h.args.get("evidence"))]
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_few_users_do_not_make_a_sick_zone_sound() -> None:
+    """What it had failed before was forgotten, and the few requests of one window said nothing. Seed 1796030731233."""
+    sick = Strike(1.0, f"{AZURE}-3", Blow.GRAY, 200.0, hard=0.9)
+    result = simulate(1, replace(good_deploy(), strikes=(sick,), loads=((20.0, 8.0),)))
+    assert (result.status, result.violations) == ("succeeded", ())
