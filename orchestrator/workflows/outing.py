@@ -152,7 +152,8 @@ class OutingPerformer:
         assert isinstance(state, OutingState)
         wanted = (await self._steering.document()).zones
         lent = any(z != job.zone.id and to.placement is Placement.OUT for z, to in wanted.items())
-        if not (state.contested or lent) or state.dead or state.sick or "I1" in job.overrides:
+        dead = state.dead and job.stale() is None  # It may have got well while it was paused.
+        if not (state.contested or lent) or dead or state.sick or "I1" in job.overrides:
             return None
         refusal = refuse_second_zone_out(job.zone.id, await self._steering.seen())
         if refusal is None or (await self._triage(job)).kind == OutingEvent.DEAD:

@@ -15,7 +15,7 @@ from orchestrator.core.release import Release
 from orchestrator.core.traffic import OUT, STEADY, Placement, RampStep, ZoneTraffic, matches, parse_steps, ramp
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window_of
-from orchestrator.workflows.job import Job
+from orchestrator.workflows.job import STALE_S, Job
 from orchestrator.workflows.polling import Found, NotYet, look_until
 from orchestrator.workflows.steering import Steering, told
 
@@ -47,8 +47,8 @@ class Returning:
         ready = await job.until(sound, job.policy.verify_timeout_s, late=E.UNHEALTHY, doing="becoming ready")
         if isinstance(ready, Event):
             return ready
-        told, loads = ready
-        wanted, args = self._synthetic_requests(job), self._steps_now(job, loads)
+        told, measured = ready
+        measured_s, wanted = job.clock.monotonic(), self._synthetic_requests(job)
         usual_ms = self._gauge.usual_p50_ms(without=job.zone.id)
         limits = [job.policy.synthetic_p50_max_ms]
         limits += [usual_ms + job.policy.gate.p50_added_max_ms] if usual_ms else []
@@ -59,6 +59,8 @@ class Returning:
             judgement = judge_synthetic(
                 result, wanted, failed_share_max=job.policy.synthetic_failed_share_max, p50_max_ms=min(limits)
             )
+            late = job.clock.monotonic() - measured_s > STALE_S  # More users may have come, and make finer steps (I9).
+            args = self._steps_now(job, await self._gauge.loads(job.policy.load_window_s) if late else measured)
             return job.event(_OF_VERDICT.get(judgement.verdict, E.VERIFIED), f"{told}; {judgement.evidence}", args)
 
         return await job.until(
@@ -68,10 +70,14 @@ class Returning:
     def _steps_now(self, job: Job, loads: Mapping[str, ZoneLoad]) -> dict[str, Json]:
         """I9: what was too little to be measured in steps when the zone left may be enough by now.
 
-        Where a neighbour is unheard, or there is none and its users are elsewhere, what was planned stands.
+        Where there is no neighbour and its users are elsewhere, what was planned stands; so it does where one is unheard,
+        unless what the others get is enough for more steps already.
         """
-        measured = bool(job.neighbours) and all(z.id in loads for z in job.region.zones)
-        return {"steps": self._capacity.steps(job, loads)} if measured else {}
+        if not job.neighbours:
+            return {}
+        steps = self._capacity.steps(job, loads)
+        heard = all(z.id in loads for z in job.region.zones)
+        return {"steps": steps} if heard or len(steps) > len(job.progress.steps) else {}
 
     def _synthetic_requests(self, job: Job) -> int:
         """As its manifest says; a zone may come back with a version that never was deployed from here."""

@@ -283,3 +283,22 @@ def test_few_users_do_not_make_a_sick_zone_sound() -> None:
     sick = Strike(1.0, f"{AZURE}-3", Blow.GRAY, 200.0, hard=0.9)
     result = simulate(1, replace(good_deploy(), strikes=(sick,), loads=((20.0, 8.0),)))
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_i9_steps_are_planned_on_what_users_ask_for_when_the_zone_is_verified() -> None:
+    """More came during its synthetic requests, and it got all of them in one step. Seeds 1796031205849, 1796031211018."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=2.0, physics=Physics(synthetic_s=0.03))
+    upgraded_s = when(simulate(1, scene), "upgraded")[0]
+    result = simulate(1, replace(scene, loads=((upgraded_s + 12.0, 150.0),)))
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_i1_a_zone_that_was_dead_when_its_evacuation_was_paused_is_looked_at_again() -> None:
+    """It had got well, and was emptied beside one that was out. Seed 1796031206533."""
+    scene = Scenario(make_topology({AWS: 4}), users_rps=150.0)
+    drained_s = when(simulate(1, scene), "drained")[0]
+    dead = Strike(drained_s, f"{AWS}d", Blow.DEAD, 40.0)
+    told = {drained_s + 3.0: "evacuate", drained_s + 4.5: "pause", drained_s + 70.0: "resume"}
+    zone_orders = tuple(ZoneOrder(at_s, kind, f"{AWS}d", 400.0) for at_s, kind in told.items())
+    scene = replace(scene, strikes=(dead,), zone_orders=zone_orders, commands=(Command(drained_s + 4.0, "pause"),))
+    assert () == simulate(1, scene).violations
