@@ -314,8 +314,9 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         return None
     active = state.active_zone()
     if active is not None:
-        if facts.frozen and state.course is Course.FORWARD and active.state is _Z.PREPARING and not active.touched:
-            return None  # I14: it has not left yet, and does not while the freeze lasts.
+        not_left = active.state is _Z.PREPARING and (active.changed or not active.touched)
+        if facts.frozen and state.course is Course.FORWARD and not_left:
+            return None  # I14: and it does not while the freeze lasts.
         return None if active.state in _HELD else Effect(_EFFECT_OF[active.state], active.zone, {"step": active.step})
     following = state.next_zone()
     if following is None:
@@ -465,7 +466,9 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
         case R.ABORT | R.ROLLBACK:
             course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
             state = _waive(replace(state, course=course), event)
-            state = _each(state, E.SENT_BACK, now, lambda z: z.state not in _IDLE and not _on_its_way_back(z))
+            # What is being reverted, or only has its preparations to undo, needs no second order.
+            back = _IDLE | {z.state for z in state.zones if (z.reverting or z.withdrawing) and z.state not in _HELD}
+            state = _each(state, E.SENT_BACK, now, lambda z: z.state not in back)
             return _roll_back_done(state, now) if kind is R.ROLLBACK else state
         case R.RETARGET:
             target = str(event.args["target"])
@@ -480,10 +483,6 @@ def _waive(state: DeployState, event: Event) -> DeployState:
     """I4: from here on the run skips the rules that the person's order names."""
     named = cast("list[str]", event.args.get("overrides", []))
     return replace(state, overrides=tuple(sorted({*state.overrides, *named})))
-
-
-def _on_its_way_back(zone: ZoneProgress) -> bool:
-    return (zone.reverting or zone.withdrawing) and zone.state not in _HELD  # It needs no second order.
 
 
 def _each(state: DeployState, kind: E, now: datetime, which: Callable[[ZoneProgress], bool]) -> DeployState:

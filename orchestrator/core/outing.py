@@ -311,8 +311,7 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
     if state.paused or state.stage in HELD or (facts.killed and state.ask.asker is not Asker.PERSON):
         return None
     if state.ask.mode is Mode.DRAIN and state.stage in _NOT_YET_LEFT and facts.now >= state.ask.expires_at:
-        # It waited for another zone, or for capacity, longer than it was to be out.
-        late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"
+        late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"  # It waited for that long.
         return Event(_NOT_YET_LEFT[state.stage], state.zone, late)
     if facts.frozen and state.stage is Stage.PREPARING and state.ask.asker is Asker.DRILL:
         return Event(_E.UNPREPARED, state.zone, "refused by I14: a freeze is on, and no drill takes a zone out")
@@ -325,7 +324,6 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
 
 def _first(state: OutingState, facts: Facts) -> Effect | Event:
     if state.ask.mode is Mode.EVACUATE:
-        # With I1 overridden it is refused all the same while another run has this very zone: that is waited for, too.
         return Effect("triage", state.zone) if state.contested else Event(_E.GO, state.zone, "evacuation asked for")
     if facts.frozen and "I14" not in state.ask.overrides:
         return Event(_E.REFUSED, state.zone, "refused by I14: a freeze is on, and nothing new may start")

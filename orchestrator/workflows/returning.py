@@ -109,7 +109,11 @@ class Returning:
         loads = await self._until_fit(job)
         if isinstance(loads, Event):
             return loads
-        if self._more_to_measure(job, loads) and await self._steering.takes_nothing(job.zone):
+        if (
+            job.stale() is not None
+            and self._more_to_measure(job, loads)
+            and await self._steering.takes_nothing(job.zone)
+        ):
             why = "more users came while it waited: its steps are planned anew (I9)"
             return await self._anew(job, job.event(E.STALE, why))
         expected = int(self._fair_rps(job, loads) * step.share * step.seconds)
@@ -117,11 +121,10 @@ class Returning:
         if measured and expected < job.policy.gate.samples_min and not last:
             why = f"{step.share:.0%} would be about {expected} requests in {step.seconds:.0f} s: too few to tell"
             return job.event(E.STEP_MERGED, why)
-        share = _share(job, step, document.zones)
-        placed = await self._place(job, step, share)
-        if placed is not None:
+        placed = await self._place(job, step)
+        if isinstance(placed, Event):
             return placed
-        watched = await self._compare(job, step.seconds, E.STEP_PASSED, f"at {share:.0%}", whole=last)
+        watched = await self._compare(job, step.seconds, E.STEP_PASSED, f"at {placed:.0%}", whole=last)
         return await self._with_all(job, watched) if last and watched.kind is E.STEP_PASSED else watched
 
     async def _is_back(self, job: Job) -> Event | Literal[False]:
@@ -143,8 +146,8 @@ class Returning:
         return stale
 
     def _more_to_measure(self, job: Job, loads: Mapping[str, ZoneLoad]) -> bool:
-        """It has waited long enough for what was planned on another load; the steps that there would be now are finer."""
-        if job.stale() is None or job.progress.step > 0 or not job.progress.upgrades:
+        """What was planned was planned on another load, and the steps that there would be now are finer."""
+        if job.progress.step > 0 or not job.progress.upgrades:
             return False
         now = parse_steps(self._steps_now(job, loads).get("steps", []))
         return len(now) > len(job.progress.steps)
@@ -184,36 +187,43 @@ class Returning:
         weights = sum(region.weight for region in job.world.topology.regions)
         return sum(load.rps for load in loads.values()) * job.region.weight / weights
 
-    async def _place(self, job: Job, step: RampStep, share: float) -> Event | None:
-        """Make the zone get the share; None when it does.
+    async def _place(self, job: Job, step: RampStep) -> Event | float:
+        """Make the zone get its share, and say which; who is all that serves its region gets what comes there.
 
         A zone that is its whole region takes all that comes there, so its steps are weights of the global tier: rough,
         because resolvers cache, and each one waits the TTL out.
         """
-        wanted = ramp(share) if job.neighbours else STEADY
         # Two zones may be out where a person has overridden I1. One weight for both would be a share of neither.
         one_ramp = not job.world.traffic(job.region).whole_instances()
         beside = [z.id for z in job.neighbours] if one_ramp else []
 
-        async def ask() -> bool | NotYet:
+        waited = False
+
+        async def ask() -> Event | float | NotYet:
+            nonlocal waited
+            if waited and self._more_to_measure(job, await self._gauge.loads(job.policy.load_window_s)):
+                return job.event(E.STALE, "users came while it waited for the ramp: its steps are planned anew (I9)")
+            share = _share(job, step, (await self._steering.document()).zones)
+            wanted = ramp(share) if job.neighbours else STEADY
             other = await self._steering.want_ramp(job.zone, wanted, job.fence, beside)
-            return NotYet(f"{other} is on the ramp of the same load balancer, which has one") if other else True
+            waited = waited or other is not None
+            return NotYet(f"{other} is on the ramp of the same load balancer, which has one") if other else share
 
         async def look() -> object:
             return await self._steering.until_zone(job.zone, job.fence)
 
-        doing = f"giving {share:.0%}"
-        asked = await job.until(ask, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
+        doing = f"giving {step.share:.0%}"
+        asked: Event | float = await job.until(ask, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
         if isinstance(asked, Event):
             return asked
         placed = await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing=doing)
         if isinstance(placed, Event):
             return await self._or_sick(job, placed)
         if job.neighbours:
-            return None
+            return asked
         weights = {region.id: region.weight for region in job.world.topology.regions}
         weights[job.region.id] = max(1, round(step.share * job.region.weight))
-        return await self._capacity.move_weights(job, weights, E.STUCK)
+        return await self._capacity.move_weights(job, weights, E.STUCK) or asked
 
     async def _or_sick(self, job: Job, event: Event) -> Event:
         """I2: a zone that gets no further because its own instances died meanwhile is sick, and goes back."""
@@ -309,6 +319,6 @@ class Returning:
 
 
 def _share(job: Job, step: RampStep, wanted: Mapping[str, ZoneTraffic]) -> float:
-    """The step's, or all where every neighbour is out: who is all that serves its region gets what comes there."""
+    """The step's, or all where every neighbour is out."""
     others = [wanted.get(z.id, STEADY).placement for z in job.neighbours]
     return 1.0 if others and all(placement is Placement.OUT for placement in others) else step.share

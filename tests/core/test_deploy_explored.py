@@ -39,9 +39,9 @@ def everything() -> Everything:
         found.runs.add((state.status, kind))
         return move_run(state, kind)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deploy, "_move", moving)
-        patch.setattr(deploy, "_move_run", moving_run)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(deploy, "_move", moving)
+        monkeypatch.setattr(deploy, "_move_run", moving_run)
         found.of = {policy: explore(policy) for policy in OnFailure}
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from core import explore, explore_outing
+from msgspec.structs import replace
 
 from orchestrator.core import deploy, outing
 from orchestrator.core.deploy import Course, E, RunStatus, apply, decide
@@ -142,3 +143,14 @@ def test_i4_a_person_may_name_a_rule_that_the_run_skips_from_here_on(kind: str) 
     event = decide(held, Facts(explore.NOW, (named,)))
     assert isinstance(event, Event)
     assert ("I2",) == apply(held, event, explore.NOW).overrides
+
+
+def test_i14_a_freeze_keeps_a_zone_that_has_come_back_and_was_to_leave_again() -> None:
+    """A rollback had taken it up, and a retarget under the freeze let it go. Seed 1796031756883."""
+    began = explore.start()
+    first, *others = began.zones
+    preparing = replace(first, state=Z.PREPARING, touched=True)
+    gone = replace(began, zones=(preparing, *others))
+    come_back = replace(began, zones=(replace(preparing, changed=True), *others))
+    assert Effect("prepare", "a", {"step": 0}) == decide(gone, Facts(explore.NOW, frozen=True))
+    assert None is decide(come_back, Facts(explore.NOW, frozen=True))
