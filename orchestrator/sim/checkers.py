@@ -164,11 +164,15 @@ def sick(world: World, box: Box) -> bool:
 
 @dataclass(slots=True)
 class _Overuse:
-    """A zone above the bound. `excused`: when it last got worse, something had just befallen the world."""
+    """A zone above the bound. `excused`: when it last got worse, something had just befallen the world.
+
+    `slowed_s`: for how long calls had been slow until it began.
+    """
 
     since_s: float
     worst: float
     excused: bool
+    slowed_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -180,12 +184,13 @@ class CarriesTheLoad(Checker):
     at once, or while another zone of the region is dead or two are out, or have been since this one came back alone.
     Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and below what
     the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen healthy: three
-    looks and two good probes).
+    looks and two good probes, and as long as a slow call lasts).
     """
 
     rule: ClassVar[str] = "I3"
     max_utilisation: float = 0.75
     moment_s: float = 1.0
+    slowed_s: Callable[[], float] = lambda: 0.0
     _above: dict[str, _Overuse] = field(default_factory=dict)
     _before: tuple[object, ...] = ()
     _back_to_none: set[str] = field(default_factory=set)  # zones that were out when nobody else served their region
@@ -217,8 +222,11 @@ class CarriesTheLoad(Checker):
         zone_id, above = zone.zone.id, self._above.get(zone.zone.id)
         if used > self.max_utilisation + SLACK:
             if above is None or used > above.worst + SLACK:
-                since_s = above.since_s if above and not above.excused else world.now_s
-                above = _Overuse(since_s, used, excused=eases or self._excused(world, zone, used))
+                standing = above if above and not above.excused else None
+                since_s, slowed_s = (
+                    (standing.since_s, standing.slowed_s) if standing else (world.now_s, self.slowed_s())
+                )
+                above = _Overuse(since_s, used, eases or self._excused(world, zone, used), slowed_s)
                 self._above[zone_id] = above
         elif above is None or whole or not above.excused:
             self._tell(world, zone, above)
@@ -243,7 +251,8 @@ class CarriesTheLoad(Checker):
         """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""
         if above is None or above.excused:
             return
-        if above.worst > 1.0 or world.now_s - above.since_s > self.moment_s + world.physics.health_pass_s:
+        lasts_s = world.now_s - above.since_s - (self.slowed_s() - above.slowed_s)
+        if above.worst > 1.0 or lasts_s > self.moment_s + world.physics.health_pass_s:
             told = f"used {above.worst:.2f} for {world.now_s - above.since_s:.1f} s, now {zone.rps:.0f}/s on {zone.serving}"
             self.report(world, zone.zone.id, told)
 

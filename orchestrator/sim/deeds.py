@@ -368,11 +368,12 @@ def all_checkers(
     *,
     calm: bool,
     wrong_for_s: Callable[[], float] = lambda: 0.0,
+    slowed_s: Callable[[], float] = lambda: 0.0,
 ) -> list[Checker]:
     return [
         OneZoneOut(waived=lambda zone: people.waives("I1", zone), later=people.later),
         OnlyHealthyAdvances(),
-        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s),
+        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s, slowed_s=slowed_s),
         JudgedAfterwards(max_utilisation=policy.max_utilisation),
         NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s), people=people),
         ReturnsInSteps(policy=policy),

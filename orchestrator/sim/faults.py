@@ -66,6 +66,10 @@ class Faults:
     placed: dict[int, Fault] = field(default_factory=dict)  # what befell which call: a `plan` for the same history
     cuts: dict[str, Fault] = field(default_factory=dict)  # region id -> CUT_OFF or ONE_WAY, while it lasts
 
+    def slowed_s(self) -> float:
+        """How long calls have lasted in all because they were slow."""
+        return self.injected.get(Fault.SLOW, 0) * self.slow_s
+
     def fate(self, name: str, about: str, *, write: bool) -> Fault | None:
         self.calls += 1
         if self.cuts and (cut := self._cut(about)) is not None:

@@ -112,11 +112,12 @@ class History:
         self.watchers = Watchers(chance, scene.attention, self.scheduler, self._order_unless_healed, self._order_zone)
         for machine in (self.machine, self.outings.machine, self.drills.machine):
             machine.on_move = self.watchers.moved
-        wrong_for_s = self.outlook.wrong_for_s
-        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, wrong_for_s=wrong_for_s)
+        told = {"wrong_for_s": self.outlook.wrong_for_s, "slowed_s": self.faults.slowed_s}
+        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, **told)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
-        watch(self.world, [PersonsDoing(outings=self.outings), *self.checkers] if scene.zone_orders else self.checkers)
+        persons = [PersonsDoing(outings=self.outings, cuts=self.faults.cuts)] if scene.zone_orders else []
+        watch(self.world, [*persons, *self.checkers])
 
     # The orchestrator's side
 

@@ -5,7 +5,7 @@ What they say goes through `operations.outings`, and the outing machine carries 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
@@ -228,11 +228,19 @@ class PersonsDoing(Edges):
     """
 
     outings: Outings = field(default=cast("Outings", None))
+    cuts: Mapping[str, object] = field(default_factory=dict)  # regions whose cloud cannot be reached now
     _gets: dict[str, float] = field(default_factory=dict)  # zones that are evacuated -> requests/s when last looked at
 
     def look(self, world: World) -> None:
         """An evacuation acts when its cloud lets it, kept connections end later yet, and a zone on the ramp leaves no more."""
-        gets = {zone: world.zones[zone].rps for zone in self.outings.emptied()}
+        emptied = self.outings.emptied()
+        gets = {zone: world.zones[zone].rps for zone in emptied}
+        for region in (
+            world.topology.region_of(zone) for zone in emptied
+        ):  # Nobody can give back what was taken before.
+            gets |= {
+                f"serving {z.id}": float(world.zones[z.id].serving) for z in region.zones if region.id in self.cuts
+            }
         if any(rps < self._gets.get(zone, 0.0) for zone, rps in gets.items()):
             world.disturbed_at_s = world.now_s
         self._gets = gets
