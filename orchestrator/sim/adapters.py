@@ -173,6 +173,8 @@ class AwsTraffic:
                 return leave  # Their own turn clears the ramp; until then this zone waits where it is.
             if not in_ramp:
                 return [closed] if truth.weights[RAMP_POOL] else [partial(self.world.attach, place, RAMP_POOL)]
+            if truth.weights[RAMP_POOL] and not _on_ramp(place):
+                return [closed]  # It died there: a group without a healthy target fails open.
             share = _ramp_share(truth, place)
             lower = share is not None and share > wish.share and _on_ramp(place) > 0
             near = share is not None and abs(share - wish.share) < HALF_A_GRAIN
