@@ -202,7 +202,11 @@ async def test_a_zone_without_room_is_no_capacity_when_asked_again_and_scaled_on
     await until(rig, refused, bool, "it says that there is no room")
     assert "sufficient" in (await rig.fleet.describe(rig.zone)).no_room
     rig.aws.limit_capacity(rig.zone.id, None)
-    await rig.fleet.scale(rig.zone, 4, OpenFence())
+
+    async def asked() -> bool:
+        return not await refused()  # It may have tried in vain once more before there was room.
+
+    await until(rig, asked, bool, "it takes the order")
     await until(rig, lambda: rig.fleet.describe(rig.zone), lambda seen: len(seen.instances) == 4, "one more")
 
 
