@@ -316,7 +316,7 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
     if active is not None:
         not_left = active.state is _Z.PREPARING and (active.changed or not active.touched)
         if facts.frozen and state.course is Course.FORWARD and not_left:
-            return None  # I14: and it does not while the freeze lasts.
+            return None  # I14: it has not left yet, and does not while the freeze lasts.
         return None if active.state in _HELD else Effect(_EFFECT_OF[active.state], active.zone, {"step": active.step})
     following = state.next_zone()
     if following is None:

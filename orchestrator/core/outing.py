@@ -311,7 +311,8 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
     if state.paused or state.stage in HELD or (facts.killed and state.ask.asker is not Asker.PERSON):
         return None
     if state.ask.mode is Mode.DRAIN and state.stage in _NOT_YET_LEFT and facts.now >= state.ask.expires_at:
-        late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"  # It waited for that long.
+        # It waited for another zone, or for capacity, longer than it was to be out.
+        late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"
         return Event(_NOT_YET_LEFT[state.stage], state.zone, late)
     if facts.frozen and state.stage is Stage.PREPARING and state.ask.asker is Asker.DRILL:
         return Event(_E.UNPREPARED, state.zone, "refused by I14: a freeze is on, and no drill takes a zone out")
@@ -324,6 +325,7 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
 
 def _first(state: OutingState, facts: Facts) -> Effect | Event:
     if state.ask.mode is Mode.EVACUATE:
+        # Also with I1 overridden: the lease is refused all the same while another run has this very zone.
         return Effect("triage", state.zone) if state.contested else Event(_E.GO, state.zone, "evacuation asked for")
     if facts.frozen and "I14" not in state.ask.overrides:
         return Event(_E.REFUSED, state.zone, "refused by I14: a freeze is on, and nothing new may start")
@@ -474,10 +476,7 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.REFUSED | _E.STUCK:
             return replace(moved, reason=event.evidence)
         case _:
-            dead = moved.dead and kind not in {
-                _E.VERIFIED,
-                _E.JOINED,
-            }  # Whatever else is out, it serves from then on (I1).
+            dead = moved.dead and kind not in {_E.VERIFIED, _E.JOINED}  # From then on it serves (I1).
             moved = replace(moved, calling_off=moved.calling_off and kind is not _E.STALE, dead=dead)
             return replace(moved, undo={}) if stage in FINISHED else moved
 

@@ -50,7 +50,7 @@ def _back(state: OutingState) -> str:
     if state.stage in {Stage.RETURNING, Stage.VERIFYING, Stage.RAMPING, Stage.JOINING, Stage.SETTLING}:
         return f"failout zone evacuate {state.zone} --reason ...   (if it is sick)"
     if state.stage is Stage.LENT:
-        return f"failout deployments rollback --reason ...   (or resume, retarget: it brings {state.zone} back)"
+        return f"failout deployments rollback --reason ...   (or resume, retarget; once {state.zone} is back: zone restore)"
     other = "   (or release: a deploy is to mend what runs there)" if state.stage is Stage.HELD_OUT else ""
     return f"failout zone restore {state.zone} --reason ...{other}"
 

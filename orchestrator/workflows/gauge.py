@@ -19,7 +19,7 @@ from orchestrator.workflows.world import World
 PEERS_STALE_S: Final = 60.0
 LOAD_STALE_S: Final = 15.0
 LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
-FEW: Final = 30  # requests
+FEW: Final = 30  # requests: fewer in one window do not say whether a zone is sick (I2)
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
 
