@@ -134,6 +134,23 @@ def carrying(loads: Mapping[str, ZoneLoad], seen: Mapping[str, ZoneSeen], but: C
     return carried
 
 
+def with_those_coming(
+    region: str, loads: Mapping[str, ZoneLoad], weights: Mapping[str, int], topology: Topology
+) -> Mapping[str, ZoneLoad]:
+    """Count users who are still on their way to `region`, where another run has moved weights towards it (I3, I4).
+
+    Usual weights say nothing: what users make of them is measured.
+    """
+    inside = [z.id for z in topology.region(region).zones if z.id in loads]
+    usual = topology.region(region).weight / (sum(r.weight for r in topology.regions) or 1)
+    share = weights.get(region, 0) / (sum(weights.values()) or 1)
+    coming = share * sum(load.rps for load in loads.values()) - sum(loads[z].rps for z in inside)
+    if share <= usual or coming <= 0 or not inside:
+        return loads
+    more = {z: msgspec.structs.replace(loads[z], rps=loads[z].rps + coming / len(inside)) for z in inside}
+    return {**loads, **more}
+
+
 def fair_rps(zone: str, loads: Mapping[str, ZoneLoad], topology: Topology) -> float:
     """The part of its region's load that a zone gets when all of its instances are back: by instances, not by zones."""
     region = topology.region_of(zone)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from math import sqrt
 from operator import sub
 
@@ -192,6 +193,15 @@ class Synthetic:
     failed: int
     p50_ms: float | None
     p99_ms: float | None
+
+
+def together(parts: Sequence[Synthetic]) -> Synthetic:
+    """What was sent in portions. The median is the one that half of what was answered was no slower than, portion by portion."""
+    sent, ok, failed = (sum(numbers) for numbers in zip(*((p.sent, p.ok, p.failed) for p in parts), strict=True))
+    medians = sorted((part.p50_ms, part.ok) for part in parts if part.p50_ms is not None)
+    answered = list(accumulate(number for _, number in medians))
+    p50_ms = medians[bisect_left(answered, ok / 2)][0] if medians else None
+    return Synthetic(sent, ok, failed, p50_ms, max((p.p99_ms for p in parts if p.p99_ms is not None), default=None))
 
 
 def judge_synthetic(result: Synthetic, wanted: int, *, failed_share_max: float, p50_max_ms: float) -> Judgement:

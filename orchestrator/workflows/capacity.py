@@ -21,11 +21,12 @@ from orchestrator.core.guards import (
     refuse_second_zone_out,
     refuse_unsound_survivors,
     unsound,
+    with_those_coming,
 )
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Region, Zone
-from orchestrator.core.traffic import OUT, STEADY, Placement, dump_steps, ramp_steps
+from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
 from orchestrator.workflows.gauge import Gauge
 from orchestrator.workflows.job import Job
@@ -190,15 +191,16 @@ class Capacity:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
         loads |= {z: ZoneLoad(z, loads[z].rps, loads[z].instances, 0) for z in beside & loads.keys()}
-        plan = self._plan(job, loads, may_scale=may_scale and not beside)  # More of what is out would carry nothing.
+        plan = await self._plan(job, loads, may_scale=may_scale and not beside)  # More of what is out would carry nothing.
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads
 
-    def _plan(self, job: Job, loads: Mapping[str, ZoneLoad], *, may_scale: bool) -> CapacityPlan | Refusal:
+    async def _plan(self, job: Job, loads: Mapping[str, ZoneLoad], *, may_scale: bool) -> CapacityPlan | Refusal:
+        weights = (await self._steering.document()).region_weights
         plan = plan_capacity(
             job.zone.id,
-            loads,
+            with_those_coming(job.region.id, loads, weights, job.world.topology),
             job.world.topology,
             max_utilisation=job.policy.max_utilisation,
             scale_survivors=job.policy.scale_survivors and may_scale,
@@ -241,22 +243,23 @@ class Capacity:
             await self._want_what_is_there(job)
             if not job.progress.as_it_left:
                 # It is on the ramp, maybe with all of its region's users: whoever has got well meanwhile needs a part.
-                # It itself needs none any more that it has not got yet (I9).
-                if await self._steering.takes_nothing(job.zone):
-                    await self._steering.want_zone(job.zone, OUT, job.fence)
+                await self._steering.want_no_more(job.zone, job.fence)
                 await self._steering.step_region(job.region, job.fence)
-            for zone_id, scaled in prepared.scale.items():
-                if await job.interrupted():
-                    return  # Whoever waits for them says so; meanwhile no further one is changed (I14).
-                survivor = job.world.topology.zone(zone_id)
-                await self.grow(job, survivor, scaled.now)
-                # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
-                await self._steering.want_survivor(survivor, STEADY, job.fence)
+            await self._grow_all(job, prepared)
 
         async def rule(*, may_scale: bool) -> _Ruled:
             return await self._rule(job, may_scale=may_scale, in_hand=True)
 
         return await self._prepare(job, prepared, ask, rule)
+
+    async def _grow_all(self, job: Job, prepared: Prepared) -> None:
+        for zone_id, scaled in prepared.scale.items():
+            if await job.interrupted():
+                return  # Whoever waits for them says so; meanwhile no further one is changed (I14).
+            survivor = job.world.topology.zone(zone_id)
+            await self.grow(job, survivor, scaled.now)
+            # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
+            await self._steering.want_survivor(survivor, STEADY, job.fence)
 
     async def grow(self, job: Job, survivor: Zone, wanted: int) -> None:
         """Ask for `wanted`, or for what is there already: its own autoscaler may have made more of it meanwhile."""
@@ -305,16 +308,13 @@ class Capacity:
         prepared = Prepared.of(job.progress.undo)
 
         async def ask() -> None:
-            for zone_id, scaled in prepared.scale.items():
-                if await job.interrupted():
-                    return
-                await self.grow(job, job.world.topology.zone(zone_id), scaled.now)
+            await self._grow_all(job, prepared)
 
         async def rule(*, may_scale: bool) -> _Ruled:
             out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
             measured = await self._gauge.loads(job.policy.load_window_s)
             loads = {**carrying(measured, await self._steering.seen_where_told(), {job.zone.id}), job.zone.id: out}
-            plan = self._plan(job, loads, may_scale=may_scale)
+            plan = await self._plan(job, loads, may_scale=may_scale)
             return plan if isinstance(plan, Refusal) else (plan, loads)
 
         ready = await self._prepare(job, prepared, ask, rule)

@@ -23,6 +23,7 @@ from orchestrator.workflows.job import Job
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
 from orchestrator.workflows.settling import Settling
 from orchestrator.workflows.steering import Steering, told
+from orchestrator.workflows.synthetic import send
 from orchestrator.workflows.world import World
 
 T = TypeVar("T")
@@ -304,7 +305,10 @@ class RegionPerformer:
         for zone in move.zones:
             peers = await self._gauge.peers(zone)
             wanted = 20 * len(peers)
-            result = await self._world.agent(zone).synthesize(peers, wanted, move.policy.verify_timeout_s)
+            agent, timeout_s = self._world.agent(zone), move.policy.verify_timeout_s
+            result = await send(agent, peers, wanted, self._world.clock, move.interrupted, timeout_s=timeout_s)
+            if result is None:
+                return Event(M.INTERRUPTED, evidence="sending synthetic requests was interrupted")
             verdict = judge_synthetic(
                 result,
                 wanted,

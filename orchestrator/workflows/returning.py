@@ -18,6 +18,7 @@ from orchestrator.workflows.gauge import Gauge, Reading, seconds_between, window
 from orchestrator.workflows.job import STALE_S, Job
 from orchestrator.workflows.polling import Found, NotYet, look_until
 from orchestrator.workflows.steering import Steering, told
+from orchestrator.workflows.synthetic import send
 
 _OF_VERDICT: Final = {
     Verdict.UNHEALTHY: E.UNHEALTHY,
@@ -54,8 +55,11 @@ class Returning:
         limits += [usual_ms + job.policy.gate.p50_added_max_ms] if usual_ms else []
 
         async def synthetic() -> Event:
-            peers = await self._gauge.peers(job.zone)
-            result = await job.world.agent(job.zone).synthesize(peers, wanted, job.policy.verify_timeout_s)
+            peers, agent = await self._gauge.peers(job.zone), job.world.agent(job.zone)
+            timeout_s = job.policy.verify_timeout_s
+            result = await send(agent, peers, wanted, job.clock, job.interrupted, timeout_s=timeout_s)
+            if result is None:
+                return job.event(E.INTERRUPTED, "sending synthetic requests was interrupted")
             judgement = judge_synthetic(
                 result, wanted, failed_share_max=job.policy.synthetic_failed_share_max, p50_max_ms=min(limits)
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import Denied, Transient
 from orchestrator.core.topology import Region, Topology, Zone
-from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
+from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches, ramp
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.world import World
@@ -36,18 +36,28 @@ class Steering:
         await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
 
     async def takes_nothing(self, zone: Zone) -> bool:
-        """It is to be out, or its first part on the ramp is recorded and not yet there."""
+        """It is to be out, or its first part on the ramp, or its place among the steady ones, is recorded and not yet there."""
         wanted = await self.wanted(zone)
         if wanted == OUT:
             return True
-        seen = await self.seen_zone(zone) if wanted.placement is Placement.RAMP else None
-        return seen is not None and seen.taking == 0
+        seen = await self.seen_zone(zone)
+        if seen is None or seen.taking > 0:
+            return False
+        return wanted.placement is Placement.RAMP or seen.placement is not Placement.STEADY
+
+    async def want_no_more(self, zone: Zone, fence: Fence) -> None:
+        """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9)."""
+        if await self.takes_nothing(zone):
+            await self.want_zone(zone, OUT, fence)
+        elif await self.wanted(zone) == STEADY:
+            seen = await self.seen_zone(zone)
+            if seen is not None and seen.placement is Placement.RAMP:
+                await self.want_zone(zone, ramp(1.0), fence)
 
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
-        wanted = (await self.wanted(zone)).placement
-        parts = self._world.traffic(self._world.topology.region_of(zone.id)).whole_instances()
-        if wanted is Placement.STEADY or (parts and wanted is Placement.RAMP):  # A part of it left, to make it smaller.
+        wanted = await self.wanted(zone)
+        if wanted.placement is Placement.STEADY or wanted.least:  # Or a part of it left, to make it smaller.
             await self.want_zone(zone, traffic, fence)
 
     async def want_ramp(self, zone: Zone, traffic: ZoneTraffic, fence: Fence, beside: Sequence[str]) -> str | None:

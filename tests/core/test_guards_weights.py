@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.core.guards import WEIGHT_MAX, CapacityPlan, Refusal, ZoneLoad, fair_rps, plan_capacity
+from orchestrator.core.guards import (
+    WEIGHT_MAX,
+    CapacityPlan,
+    Refusal,
+    ZoneLoad,
+    fair_rps,
+    plan_capacity,
+    with_those_coming,
+)
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
 
@@ -43,3 +51,16 @@ def test_i3_without_another_region_the_only_zone_may_not_leave_though_nobody_ask
 def test_a_zones_fair_part_is_by_instances_for_survivors_may_be_scaled() -> None:
     loads = {"aws/two-a": ZoneLoad("aws/two-a", 0.0, 2, 2), "aws/two-b": ZoneLoad("aws/two-b", 60.0, 4, 4)}
     assert 20.0 == fair_rps("aws/two-a", loads, topology(100.0))
+
+
+def test_i4_users_whom_another_run_sends_to_a_region_are_counted_there_before_they_come() -> None:
+    loads = {z.id: ZoneLoad(z.id, 30.0, 2, 2) for z in topology(100.0).zones()}
+    weights = {"aws/one": 0, "aws/two": 200, "azure/three": 100}
+    coming = with_those_coming("aws/two", loads, weights, topology(100.0))
+    assert [30.0, 40.0, 40.0, 30.0] == [coming[z].rps for z in loads]
+
+
+def test_what_users_make_of_the_usual_weights_is_measured() -> None:
+    loads = {"aws/two-a": ZoneLoad("aws/two-a", 0.0, 2, 2), "azure/three-1": ZoneLoad("azure/three-1", 60.0, 2, 2)}
+    usual = dict.fromkeys(["aws/one", "aws/two", "azure/three"], 100)
+    assert loads == with_those_coming("aws/two", loads, usual, topology(100.0))

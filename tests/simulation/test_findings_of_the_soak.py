@@ -302,3 +302,40 @@ def test_i1_a_zone_that_was_dead_when_its_evacuation_was_paused_is_looked_at_aga
     zone_orders = tuple(ZoneOrder(at_s, kind, f"{AWS}d", 400.0) for at_s, kind in told.items())
     scene = replace(scene, strikes=(dead,), zone_orders=zone_orders, commands=(Command(drained_s + 4.0, "pause"),))
     assert () == simulate(1, scene).violations
+
+
+def test_i2_an_order_does_not_carry_out_that_a_sick_zone_joins() -> None:
+    """Its cloud was silent when it was to join, it fell sick, and a new target made it whole before it left. Seed 2086."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=150.0)
+    usual = simulate(1, scene)
+    ramped_s = max(at_s for at_s in when(usual, "step-passed") if at_s <= when(usual, "joined")[0])
+    cut, gray = Cut(ramped_s + 0.03, AWS, 35.0), Strike(ramped_s + 10.0, f"{AWS}a", Blow.GRAY, 32.0, hard=0.5)
+    scene = replace(scene, cuts=(cut,), strikes=(gray,), commands=(Command(ramped_s + 38.0, "retarget", "v3"),))
+    result = simulate(1, scene)
+    assert when(result, "stuck", "join"), "this history is about that"
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_i8_synthetic_requests_of_a_slow_zone_hold_up_no_order_and_no_alarm() -> None:
+    """Whoever gave an order, and whoever was to be told, waited until all had been sent. Seed 9005."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=150.0, physics=Physics(synthetic_s=0.025))
+    verifying_s = when(simulate(1, scene), "upgraded")[0] + 5.0
+    result = simulate(1, replace(scene, commands=(Command(verifying_s, "pause"), Command(verifying_s + 9.0, "resume"))))
+    assert verifying_s + 4.0 > when(result, "pause")[-1]
+    assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_i3_an_evacuation_gives_survivors_back_to_users_that_were_being_made_smaller() -> None:
+    """What had been taken out of traffic to end it stayed so, with nobody left beside it. Seed 1796033762037."""
+    drain = ZoneOrder(1.0, "drain", f"{AZURE}-1", 100.0)
+    scene = Scenario(make_topology({AZURE: 2}), users_rps=100.0, zone_orders=(drain,), deploy_at_s=300.0)
+    out_s = when(simulate(1, scene), "drained")[0]
+    restore = ZoneOrder(out_s + 5.0, "restore", f"{AZURE}-1")
+    scene = replace(scene, zone_orders=(drain, restore))
+    joined_s = when(simulate(1, scene), "joined")[0]
+    evacuate = ZoneOrder(joined_s + 1.0, "evacuate", f"{AZURE}-1", 100.0)
+    result = simulate(1, replace(scene, zone_orders=(drain, restore, evacuate)))
+    assert when(result, "interrupted", "settle"), "this history is about that"
+    again = [h.at_s for h in result.trace if h.kind == "admitted" and h.what == f"{AZURE}-2/i4"]
+    assert joined_s + 6.0 > again[0]
+    assert (result.status, result.violations) == ("succeeded", ())
