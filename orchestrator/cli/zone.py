@@ -194,8 +194,8 @@ def release(zone: str, reason: str, log: str, config: Path | None, *, as_json: b
     then undoes what was prepared for its absence. Ends with 0 when the deploy may take it.
     """
     from orchestrator.config import read_settings  # noqa: PLC0415
-    from orchestrator.core.outing import Stage  # noqa: PLC0415
     from orchestrator.core.outing_row import parse  # noqa: PLC0415
+    from orchestrator.core.outing_table import Stage  # noqa: PLC0415
     from orchestrator.operations.outings import Person, order_outing  # noqa: PLC0415
 
     settings = read_settings(find_config(config))

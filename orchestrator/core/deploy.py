@@ -1,235 +1,36 @@
-"""The deploy machine: what may happen to a run and to each of its zones, in two transition tables.
-
-Every state, event and transition of a deploy stands in this file. `decide` names the next effect, `apply` folds its
-outcome in. Nothing here does I/O; the diagram in docs/deploy-machine.md is generated from the tables.
-"""
+"""The deploy machine over its two tables (`deploy_table`): `decide` names the next effect, `apply` folds its outcome in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from enum import StrEnum
-from typing import Final, cast
+from typing import cast
 
 import msgspec
 from msgspec.structs import replace
 
+from orchestrator.core.deploy_table import (
+    CALLED_OFF,
+    EFFECT_OF,
+    FINISHED,
+    HELD,
+    IDLE,
+    ORDER_REFUSED,
+    ORDERS,
+    RUN_TRANSITIONS,
+    ZONE_TRANSITIONS,
+    Course,
+    E,
+    R,
+    RunStatus,
+)
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy, OnFailure
 from orchestrator.core.topology import ZoneState
 from orchestrator.core.traffic import RampStep, parse_steps
 
-
-class RunStatus(StrEnum):
-    ACTIVE = "active"
-    PAUSED = "paused"
-    HELD = "held"  # A person must choose: resume, rollback, abort, or a new target.
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"  # The sick zone was rolled back and returned; zones done before it keep the new version.
-    ABORTED = "aborted"
-    ROLLED_BACK = "rolled-back"
-
-
-FINISHED: Final = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.ABORTED, RunStatus.ROLLED_BACK})
-
-
-class Course(StrEnum):
-    """What the run as a whole is after."""
-
-    FORWARD = "forward"
-    ABORT = "abort"  # Bring the zone that is out back; touch no other.
-    ROLLBACK = "rollback"  # Bring every zone back to the version it had, newest first (I12).
-
-
-class E(StrEnum):
-    """Everything that can happen to a zone."""
-
-    ADMITTED = "admitted"
-    ALREADY_THERE = "already-there"
-    REFUSED = "refused"
-    YIELDED = "yielded"  # A zone of this run is out already, and nobody else's: that one goes first (I1).
-    PREPARED = "prepared"
-    REPLANNED = "replanned"  # What was prepared no longer suffices: the row learns what more is needed first (I11).
-    UNPREPARED = "unprepared"
-    DRAINED = "drained"
-    DRAIN_TIMED_OUT = "drain-timed-out"
-    UPGRADED = "upgraded"
-    VERIFIED = "verified"
-    STEP_PASSED = "step-passed"
-    STEP_MERGED = "step-merged"  # Too small to be measured under the load of now: the next step covers it (I9).
-    RAMPED = "ramped"
-    JOINED = "joined"
-    REJOINED = "rejoined"  # After a rollback, or something stronger waits: it skips the bake, never health (I12).
-    BAKED = "baked"
-    SETTLED = "settled"
-    WITHDRAWN = "withdrawn"
-    UNHEALTHY = "unhealthy"
-    REVERT = "revert"  # Sick: out at once, whatever the survivors then carry.
-    SENT_BACK = "sent-back"  # A person's order: out again as carefully as the first time.
-    CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.
-    RECALLED = "recalled"  # Sent back before anything in it was replaced: it may return at once (I9).
-    PUT_BACK = "put-back"  # A resume while its preparations are undone: that goes on, and its goal it has not reached.
-    STALE = "stale"  # It stood still before it left, or before it was put back: what was known of it is asked anew.
-    HOLD = "hold"
-    INCONCLUSIVE = "inconclusive"
-    STUCK = "stuck"  # An effect could not be done: denied, rejected, timed out.
-    RESUME = "resume"
-    RETARGET = "retarget"
-    INTERRUPTED = "interrupted"
-
-
-_Z = ZoneState
-# The zone carries nothing, or is leaving: it goes back, or on to a new target, by a drain, so that no instance is
-# replaced while its zone takes traffic (I13).
-_OUT: Final = {E.REVERT: _Z.DRAINING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING}
-# The zone carries users' requests: a sick one leaves at once, but an order asks for the survivors' capacity anew (I3).
-_SERVING: Final = {E.REVERT: _Z.DRAINING, E.SENT_BACK: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
-_ORDERED: Final = {E.SENT_BACK: _Z.PREPARING, E.RETARGET: _Z.PREPARING}
-
-ZONE_TRANSITIONS: Final[Mapping[ZoneState, Mapping[E, ZoneState]]] = {
-    _Z.WAITING: {
-        E.ADMITTED: _Z.PREPARING,
-        E.ALREADY_THERE: _Z.DONE,
-        E.REFUSED: _Z.WAITING,
-        E.YIELDED: _Z.WAITING,
-        E.RETARGET: _Z.WAITING,
-        E.INTERRUPTED: _Z.WAITING,
-    },
-    _Z.PREPARING: {
-        E.PREPARED: _Z.DRAINING,
-        E.REPLANNED: _Z.PREPARING,
-        E.UNPREPARED: _Z.SETTLING,
-        E.CANCELLED: _Z.SETTLING,
-        E.STUCK: _Z.HELD_PREPARING,
-        E.INTERRUPTED: _Z.PREPARING,
-        **_ORDERED,
-    },
-    _Z.DRAINING: {
-        E.DRAINED: _Z.UPGRADING,
-        E.DRAIN_TIMED_OUT: _Z.JOINING,
-        E.RECALLED: _Z.JOINING,
-        E.STALE: _Z.PREPARING,
-        E.STUCK: _Z.HELD_OUT,
-        E.INTERRUPTED: _Z.DRAINING,
-        E.SENT_BACK: _Z.DRAINING,
-        E.RETARGET: _Z.DRAINING,
-    },
-    _Z.UPGRADING: {
-        E.UPGRADED: _Z.VERIFYING,
-        E.HOLD: _Z.HELD_OUT,
-        E.STUCK: _Z.HELD_OUT,
-        E.INTERRUPTED: _Z.UPGRADING,
-        **_OUT,
-    },
-    _Z.VERIFYING: {
-        E.VERIFIED: _Z.RAMPING,
-        E.INCONCLUSIVE: _Z.HELD_OUT,
-        E.HOLD: _Z.HELD_OUT,
-        E.STUCK: _Z.HELD_OUT,
-        E.INTERRUPTED: _Z.VERIFYING,
-        **_OUT,
-    },
-    _Z.RAMPING: {
-        E.STEP_PASSED: _Z.RAMPING,
-        E.STEP_MERGED: _Z.RAMPING,
-        E.RAMPED: _Z.JOINING,
-        E.STALE: _Z.VERIFYING,
-        E.INCONCLUSIVE: _Z.HELD_SERVING,
-        E.HOLD: _Z.HELD_SERVING,
-        E.STUCK: _Z.HELD_SERVING,
-        E.INTERRUPTED: _Z.RAMPING,
-        **_SERVING,
-    },
-    _Z.JOINING: {
-        E.JOINED: _Z.BAKING,
-        E.REJOINED: _Z.SETTLING,
-        E.STALE: _Z.VERIFYING,
-        E.STUCK: _Z.HELD_SERVING,
-        E.INTERRUPTED: _Z.JOINING,
-        **_ORDERED,
-    },
-    _Z.BAKING: {
-        E.BAKED: _Z.SETTLING,
-        E.REJOINED: _Z.SETTLING,
-        E.INCONCLUSIVE: _Z.HELD_SERVING,
-        E.HOLD: _Z.HELD_SERVING,
-        E.STUCK: _Z.HELD_SERVING,
-        E.INTERRUPTED: _Z.BAKING,
-        **_SERVING,
-    },
-    _Z.SETTLING: {
-        E.SETTLED: _Z.DONE,
-        E.WITHDRAWN: _Z.WAITING,
-        E.STUCK: _Z.HELD_SERVING,
-        E.INTERRUPTED: _Z.SETTLING,
-        **_ORDERED,
-    },
-    _Z.HELD_PREPARING: {E.RESUME: _Z.PREPARING, **_ORDERED},
-    _Z.HELD_OUT: {E.RESUME: _Z.DRAINING, E.SENT_BACK: _Z.DRAINING, E.RETARGET: _Z.DRAINING},
-    _Z.HELD_SERVING: {E.RESUME: _Z.RAMPING, E.PUT_BACK: _Z.JOINING, E.CANCELLED: _Z.JOINING, **_ORDERED},
-    _Z.DONE: {E.SENT_BACK: _Z.WAITING, E.RETARGET: _Z.WAITING},
-}
-
-_EFFECT_OF: Final[Mapping[ZoneState, str]] = {
-    _Z.WAITING: "admit",
-    _Z.PREPARING: "prepare",
-    _Z.DRAINING: "drain",
-    _Z.UPGRADING: "upgrade",
-    _Z.VERIFYING: "verify",
-    _Z.RAMPING: "ramp",
-    _Z.JOINING: "join",
-    _Z.BAKING: "bake",
-    _Z.SETTLING: "settle",
-}
-_CALLED_OFF: Final = {_Z.PREPARING: E.CANCELLED, _Z.DRAINING: E.RECALLED}
-_HELD: Final = frozenset({_Z.HELD_PREPARING, _Z.HELD_OUT, _Z.HELD_SERVING})
-_IDLE: Final = frozenset({_Z.WAITING, _Z.DONE})
-
-
-class R(StrEnum):
-    """Everything that can happen to a run."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    ABORT = "abort"
-    ROLLBACK = "rollback"
-    RETARGET = "retarget"
-    SUSPEND = "suspend"  # Bring the zone that is out back by the shortest way, then hold: the lease is needed (I1).
-    ZONE_HELD = "zone-held"
-    ZONE_LOST = "zone-lost"  # A zone was rolled back and policy says to stop there.
-    COMPLETE_FORWARD = "complete-forward"
-    COMPLETE_ABORT = "complete-abort"
-    COMPLETE_ROLLBACK = "complete-rollback"
-    COMPLETE_SUSPEND = "complete-suspend"
-
-
-_S = RunStatus
-# Abort works in every state (I13). A new target restarts the gates, wherever the run stands.
-_PEOPLE: Final = {R.ABORT: _S.ACTIVE, R.ROLLBACK: _S.ACTIVE, R.RETARGET: _S.ACTIVE}
-
-RUN_TRANSITIONS: Final[Mapping[RunStatus, Mapping[R, RunStatus]]] = {
-    _S.ACTIVE: {
-        R.PAUSE: _S.PAUSED,
-        R.ZONE_HELD: _S.HELD,
-        R.ZONE_LOST: _S.FAILED,
-        R.COMPLETE_FORWARD: _S.SUCCEEDED,
-        R.COMPLETE_ABORT: _S.ABORTED,
-        R.COMPLETE_ROLLBACK: _S.ROLLED_BACK,
-        R.COMPLETE_SUSPEND: _S.HELD,
-        R.SUSPEND: _S.ACTIVE,
-        **_PEOPLE,
-    },
-    _S.PAUSED: {R.RESUME: _S.ACTIVE, R.SUSPEND: _S.ACTIVE, **_PEOPLE},
-    _S.HELD: {R.RESUME: _S.ACTIVE, R.PAUSE: _S.PAUSED, R.SUSPEND: _S.HELD, **_PEOPLE},
-    _S.SUCCEEDED: {},
-    _S.FAILED: {},
-    _S.ABORTED: {},
-    _S.ROLLED_BACK: {},
-}
-
-ORDER_REFUSED: Final = "order-refused"
-ORDERS: Final = frozenset({R.PAUSE, R.RESUME, R.ABORT, R.ROLLBACK, R.RETARGET, R.SUSPEND})
+_Z, _S = ZoneState, RunStatus
 
 
 class ZoneProgress(msgspec.Struct, frozen=True):
@@ -282,7 +83,7 @@ class DeployState(msgspec.Struct, frozen=True):
 
     def active_zone(self) -> ZoneProgress | None:
         """The one zone that is prepared, out, on its way back or held; I1 allows one."""
-        return next((z for z in self.zones if z.state not in _IDLE), None)
+        return next((z for z in self.zones if z.state not in IDLE), None)
 
     def waiting(self) -> list[ZoneProgress]:
         """Zones that are still to be taken, in their order."""
@@ -317,7 +118,7 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         not_left = active.state is _Z.PREPARING and (active.changed or not active.touched)
         if facts.frozen and state.course is Course.FORWARD and not_left:
             return None  # I14: it has not left yet, and does not while the freeze lasts.
-        return None if active.state in _HELD else Effect(_EFFECT_OF[active.state], active.zone, {"step": active.step})
+        return None if active.state in HELD else Effect(EFFECT_OF[active.state], active.zone, {"step": active.step})
     following = state.next_zone()
     if following is None:
         return Event(f"complete-{state.course}", evidence=f"every zone is where the {state.course} wants it")
@@ -361,8 +162,8 @@ def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
         return E.HOLD if at_home or state.policy.on_failure is OnFailure.HOLD else E.REVERT
     if kind in {E.DRAIN_TIMED_OUT, E.UNPREPARED} and zone.touched:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
-    if kind is E.SENT_BACK and not zone.touched and zone.state in _CALLED_OFF:
-        return _CALLED_OFF[zone.state]
+    if kind is E.SENT_BACK and not zone.touched and zone.state in CALLED_OFF:
+        return CALLED_OFF[zone.state]
     if kind in {E.SENT_BACK, E.RESUME} and zone.state is _Z.HELD_SERVING and zone.withdrawing and not zone.touched:
         return E.CANCELLED if kind is E.SENT_BACK else E.PUT_BACK
     if kind is E.JOINED and (zone.reverting or zone.withdrawing or state.suspended):
@@ -427,7 +228,7 @@ def _after_zone(state: DeployState, before: ZoneProgress, kind: E, event: Event,
         to = str(event.args["to"])
         return replace(state, ahead="" if to == state.waiting()[0].zone else to)
     told = f"{before.zone}: {event.evidence}"
-    if after.state in _HELD or kind is E.REFUSED:
+    if after.state in HELD or kind is E.REFUSED:
         return _move_run(replace(state, reason=told), R.ZONE_HELD)
     if after.withdrawing and not before.withdrawing:
         return replace(state, reason=told)
@@ -457,17 +258,17 @@ def _apply_to_run(state: DeployState, event: Event, now: datetime) -> DeployStat
     match kind:
         case R.SUSPEND:  # What has begun to change ends where it was going: the other way would be no shorter.
             state = _each(state, E.REJOINED, now, lambda z: z.state is _Z.BAKING)
-            if state.status is _S.ACTIVE and any(z.state in _HELD for z in state.zones):
+            if state.status is _S.ACTIVE and any(z.state in HELD for z in state.zones):
                 return _move_run(state, R.ZONE_HELD)  # It was paused while held, and waits for a person as before.
             leaving = {_Z.PREPARING, _Z.DRAINING}
             return _each(state, E.SENT_BACK, now, lambda z: z.state in leaving and not (z.touched or z.withdrawing))
         case R.RESUME:
-            return _each(_waive(state, event), E.RESUME, now, lambda z: z.state in _HELD)
+            return _each(_waive(state, event), E.RESUME, now, lambda z: z.state in HELD)
         case R.ABORT | R.ROLLBACK:
             course = Course.ABORT if kind is R.ABORT else Course.ROLLBACK
             state = _waive(replace(state, course=course), event)
             # What is being reverted, or only has its preparations to undo, needs no second order.
-            back = _IDLE | {z.state for z in state.zones if (z.reverting or z.withdrawing) and z.state not in _HELD}
+            back = IDLE | {z.state for z in state.zones if (z.reverting or z.withdrawing) and z.state not in HELD}
             state = _each(state, E.SENT_BACK, now, lambda z: z.state not in back)
             return _roll_back_done(state, now) if kind is R.ROLLBACK else state
         case R.RETARGET:

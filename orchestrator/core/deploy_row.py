@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, cast
 
-from orchestrator.core.deploy import FINISHED, Course, DeployState, RunStatus, ZoneProgress, apply, decide
+from orchestrator.core.deploy import DeployState, ZoneProgress, apply, decide
+from orchestrator.core.deploy_table import FINISHED, Course, RunStatus
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
 from orchestrator.core.policy import dump_policy, parse_policy

@@ -7,17 +7,8 @@ from typing import Any, Final, cast
 
 from orchestrator.core.errors import Rejected
 from orchestrator.core.machine import Effect, Event, Facts, Json
-from orchestrator.core.outing import (
-    FINISHED,
-    HELD,
-    Ask,
-    Asker,
-    Mode,
-    OutingState,
-    Stage,
-    apply,
-    decide,
-)
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState, apply, decide
+from orchestrator.core.outing_table import FINISHED, HELD, Stage
 from orchestrator.core.policy import OnExpiry, dump_policy, parse_policy
 from orchestrator.core.traffic import dump_steps, parse_steps
 

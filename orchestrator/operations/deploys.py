@@ -8,8 +8,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from orchestrator.core.deploy import ORDERS, begin
+from orchestrator.core.deploy import begin
 from orchestrator.core.deploy_row import dump
+from orchestrator.core.deploy_table import ORDERS
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.guards import order_of_zones
 from orchestrator.core.machine import Json

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.core.drill_row import parse as parse_drill
-from orchestrator.core.outing import OutingState, Stage
+from orchestrator.core.outing import OutingState
 from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.region import Phase
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import RunbookState, RunbookStatus

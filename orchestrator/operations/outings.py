@@ -9,8 +9,9 @@ from typing import Final, cast
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
-from orchestrator.core.outing import TRANSITIONS, Ask, Asker, Mode, OutingEvent, Stage, begin
+from orchestrator.core.outing import Ask, Asker, Mode, begin
 from orchestrator.core.outing_row import dump, parse
+from orchestrator.core.outing_table import TRANSITIONS, OutingEvent, Stage
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Lease, Run, Store

@@ -11,8 +11,9 @@ from typing import Final
 
 import orchestrator
 from orchestrator.core.errors import Bug, NotFound, Rejected
-from orchestrator.core.outing import Ask, Asker, Mode, Stage
+from orchestrator.core.outing import Ask, Asker, Mode
 from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import Phase
 from orchestrator.core.region_row import parse as parse_region

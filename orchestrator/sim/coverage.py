@@ -8,27 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from orchestrator.core.deploy import (
-    ORDER_REFUSED,
-    RUN_TRANSITIONS,
-    ZONE_TRANSITIONS,
-    DeployState,
-    E,
-    R,
-    RunStatus,
-    ZoneProgress,
-    apply,
-    meaning,
-)
+from orchestrator.core.deploy import DeployState, ZoneProgress, apply, meaning
 from orchestrator.core.deploy_row import DeployMachine
+from orchestrator.core.deploy_table import ORDER_REFUSED, RUN_TRANSITIONS, ZONE_TRANSITIONS, E, R, RunStatus
 from orchestrator.core.drill import ORDER_REFUSED as DRILL_ORDER_REFUSED
 from orchestrator.core.drill import TRANSITIONS as DRILL_TRANSITIONS
 from orchestrator.core.drill import DrillState
 from orchestrator.core.drill_row import DrillMachine
 from orchestrator.core.machine import Event, Json
-from orchestrator.core.outing import HELD, TRANSITIONS, OutingEvent, OutingState, Stage
+from orchestrator.core.outing import OutingState
 from orchestrator.core.outing import meaning as meaning_for_outing
 from orchestrator.core.outing_row import OutingMachine
+from orchestrator.core.outing_table import HELD, TRANSITIONS, OutingEvent, Stage
 from orchestrator.core.topology import ZoneState
 
 OnMove: TypeAlias = Callable[

@@ -14,7 +14,8 @@ from functools import partial
 from random import Random
 from typing import Any, cast
 
-from orchestrator.core.deploy import FINISHED, DeployState, RunStatus, begin
+from orchestrator.core.deploy import DeployState, begin
+from orchestrator.core.deploy_table import FINISHED, RunStatus
 from orchestrator.core.errors import Refused, Rejected, Transient
 from orchestrator.core.machine import Json, Machine
 from orchestrator.core.traffic import STEADY

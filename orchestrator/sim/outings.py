@@ -12,7 +12,8 @@ from typing import cast
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
-from orchestrator.core.outing import Ask, Asker, Mode, OutingState, Stage
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Run

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Doc, read_policy, read_yaml
-from orchestrator.core.deploy import RunStatus
+from orchestrator.core.deploy_table import RunStatus
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.topology import Topology
 from orchestrator.operations.outings import OVERRIDABLE

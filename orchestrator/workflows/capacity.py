@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias, cast
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Denied, NoCapacity, Rejected, Transient
 from orchestrator.core.guards import (
     CapacityPlan,
@@ -191,7 +191,9 @@ class Capacity:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
         loads |= {z: ZoneLoad(z, loads[z].rps, loads[z].instances, 0) for z in beside & loads.keys()}
-        plan = await self._plan(job, loads, may_scale=may_scale and not beside)  # More of what is out would carry nothing.
+        plan = await self._plan(
+            job, loads, may_scale=may_scale and not beside
+        )  # More of what is out would carry nothing.
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads

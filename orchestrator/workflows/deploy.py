@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from orchestrator.core.deploy import DeployState, E
+from orchestrator.core.deploy import DeployState
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.machine import Effect, Event
 from orchestrator.ports import Fence, Notice

@@ -13,8 +13,9 @@ from typing import Final, Protocol
 from orchestrator.core.drill import DrillEvent, DrillState, Phase, reason_survivors_fail
 from orchestrator.core.errors import Denied, NoCapacity, NotFound, Refused, Rejected, Transient
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.outing import Asker, Stage
+from orchestrator.core.outing import Asker
 from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.proof import Proof, Worth
 from orchestrator.core.region import Phase as Where
 from orchestrator.core.region_row import parse as parse_region

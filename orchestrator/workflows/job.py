@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.machine import Event, Json
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Region, Zone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Refused
 from orchestrator.core.guards import refuse_replacing
 from orchestrator.core.machine import Event

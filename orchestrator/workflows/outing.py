@@ -7,12 +7,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import refuse_second_zone_out
 from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event
-from orchestrator.core.outing import OutingEvent, OutingState
+from orchestrator.core.outing import OutingState
+from orchestrator.core.outing_table import OutingEvent
 from orchestrator.core.topology import Zone
 from orchestrator.core.traffic import OUT, STEADY, Placement, matches
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from orchestrator.core.deploy import E, ZoneProgress
+from orchestrator.core.deploy import ZoneProgress
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import Refusal, ZoneLoad, refuse_unsound_survivors
 from orchestrator.core.health import Verdict, judge, judge_synthetic

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final, Literal
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import NotFound, Transient
 from orchestrator.core.guards import ZoneLoad, fair_rps, refuse_overload_on_return
 from orchestrator.core.health import Verdict, judge, judge_fleet, judge_synthetic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.guards import carrying, refuse_scaling_back, refuse_usual_weights
 from orchestrator.core.machine import Event
 from orchestrator.core.topology import Zone

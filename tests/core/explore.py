@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from core.exploring import Explored, explored
 from msgspec.structs import replace
 
-from orchestrator.core.deploy import FINISHED, ORDERS, DeployState, E, apply, begin, decide
+from orchestrator.core.deploy import DeployState, apply, begin, decide
+from orchestrator.core.deploy_table import FINISHED, ORDERS, E
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy, OnFailure
 

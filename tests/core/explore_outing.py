@@ -9,19 +9,8 @@ from datetime import UTC, datetime, timedelta
 from core.exploring import Explored, explored
 
 from orchestrator.core.machine import Effect, Event, Facts, Order
-from orchestrator.core.outing import (
-    FINISHED,
-    ORDERS,
-    Ask,
-    Asker,
-    Mode,
-    OutingEvent,
-    OutingState,
-    Stage,
-    apply,
-    begin,
-    decide,
-)
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState, apply, begin, decide
+from orchestrator.core.outing_table import FINISHED, ORDERS, OutingEvent, Stage
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

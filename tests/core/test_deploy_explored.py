@@ -9,8 +9,9 @@ from core.explore import explore, shape
 from core.exploring import Explored
 
 from orchestrator.core import deploy
-from orchestrator.core.deploy import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, DeployState, R
+from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import DeployMachine, dump, parse
+from orchestrator.core.deploy_table import FINISHED, RUN_TRANSITIONS, ZONE_TRANSITIONS, R
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from core.explore import NOW, outcome, start
 
-from orchestrator.core.deploy import E, R, RunStatus, apply
+from orchestrator.core.deploy import apply
+from orchestrator.core.deploy_table import E, R, RunStatus
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState

@@ -12,21 +12,9 @@ from core.exploring import Explored
 from orchestrator.core import outing
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts
-from orchestrator.core.outing import (
-    ALARM_EVERY_S,
-    FINISHED,
-    HELD,
-    TRANSITIONS,
-    Ask,
-    Asker,
-    Mode,
-    OutingEvent,
-    OutingState,
-    Stage,
-    apply,
-    decide,
-)
+from orchestrator.core.outing import ALARM_EVERY_S, Ask, Asker, Mode, OutingState, apply, decide
 from orchestrator.core.outing_row import OutingMachine, dump, parse
+from orchestrator.core.outing_table import FINISHED, HELD, TRANSITIONS, OutingEvent, Stage
 from orchestrator.core.policy import OnExpiry
 
 MACHINE = OutingMachine()

@@ -7,9 +7,10 @@ from core import explore, explore_outing
 from msgspec.structs import replace
 
 from orchestrator.core import deploy, outing
-from orchestrator.core.deploy import Course, E, RunStatus, apply, decide
+from orchestrator.core.deploy import apply, decide
+from orchestrator.core.deploy_table import Course, E, RunStatus
 from orchestrator.core.machine import Effect, Event, Facts, Order
-from orchestrator.core.outing import OutingEvent, Stage
+from orchestrator.core.outing_table import OutingEvent, Stage
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import ZoneState as Z
 

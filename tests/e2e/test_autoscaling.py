@@ -12,7 +12,7 @@ from e2e.cases import Case
 from e2e.stage import Ended, Stage, at, blueprint, stage
 
 from orchestrator.bootstrap import reading_world
-from orchestrator.core.deploy import RunStatus
+from orchestrator.core.deploy_table import RunStatus
 from orchestrator.core.topology import ZoneState as Z
 from orchestrator.lab.blueprint import RegionBlueprint
 from orchestrator.ports import FleetSeen

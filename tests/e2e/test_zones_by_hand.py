@@ -11,8 +11,8 @@ import pytest
 from e2e.cases import Case
 from e2e.stage import Failout, Stage, blueprint, stage
 
-from orchestrator.core.outing import Stage as At
 from orchestrator.core.outing_row import parse
+from orchestrator.core.outing_table import Stage as At
 from orchestrator.core.topology import ZoneState as Z
 from orchestrator.engine.ports import Run
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core import deploy, guards
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.guards import CapacityPlan
 from orchestrator.core.health import Judgement, Verdict
 from orchestrator.core.machine import Event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.sim.history import History, Result
 from orchestrator.sim.scenario import Scenario, make_topology
 from orchestrator.sim.truth import Happening

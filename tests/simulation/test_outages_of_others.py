@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.deploy import E
+from orchestrator.core.deploy_table import E
 from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad
 from orchestrator.core.machine import Event
 from orchestrator.core.policy import OnFailure

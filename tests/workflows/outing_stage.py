@@ -12,8 +12,9 @@ from orchestrator.core.deploy import begin
 from orchestrator.core.deploy_row import DeployMachine
 from orchestrator.core.errors import Transient
 from orchestrator.core.guards import order_of_zones
-from orchestrator.core.outing import Ask, Asker, Mode, OutingState, Stage
+from orchestrator.core.outing import Ask, Asker, Mode, OutingState
 from orchestrator.core.outing_row import OutingMachine, parse
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import ZoneSeen, ZoneTraffic

@@ -8,7 +8,8 @@ import pytest
 from workflows.outing_stage import AWS, AWS_B, AZURE, Service, now_
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
-from orchestrator.core.outing import Asker, Mode, Stage
+from orchestrator.core.outing import Asker, Mode
+from orchestrator.core.outing_table import Stage
 from orchestrator.engine import ledger
 from orchestrator.operations.deploys import order
 from orchestrator.operations.switches import turn
