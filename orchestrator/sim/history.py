@@ -15,10 +15,9 @@ from random import Random
 from typing import Any, cast
 
 from orchestrator.core.deploy import DeployState, begin
-from orchestrator.core.deploy_table import FINISHED, RunStatus
+from orchestrator.core.deploy_table import RunStatus
 from orchestrator.core.errors import Refused, Rejected, Transient
 from orchestrator.core.machine import Json, Machine
-from orchestrator.core.traffic import STEADY
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Lease, Run, Store
@@ -27,6 +26,7 @@ from orchestrator.operations.regions import make_way
 from orchestrator.ports import Notice
 from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet, SimNotifier
 from orchestrator.sim.checkers import Checker, Violation, watch
+from orchestrator.sim.converged import unconverged
 from orchestrator.sim.coverage import WatchedMachine
 from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
 from orchestrator.sim.drills import Drills
@@ -38,7 +38,7 @@ from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
 from orchestrator.sim.scheduler import at_once as _now
 from orchestrator.sim.signals import Outlook, SignalTurn
 from orchestrator.sim.stores import Book, Releases, SimStore
-from orchestrator.sim.truth import WELL, Happening, Life, healed
+from orchestrator.sim.truth import WELL, Happening, healed
 from orchestrator.sim.world import World, build
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.outing import OutingPerformer
@@ -430,7 +430,7 @@ class History:
     def _judge(self) -> Result:
         for region in self.world.regions.values():
             self.world.count(region)
-        violations = [*self.raised, *self._unconverged()]
+        violations = [*self.raised, *unconverged(self.state(), self.scenario, self.world, self.drills)]
         for checker in self.checkers:
             violations += checker.violations
         return Result(
@@ -451,48 +451,3 @@ class History:
             tuple(self.watchers.said),
             tuple(self.watchers.said_of_zones),
         )
-
-    def _unconverged(self) -> list[Violation]:
-        """Everything that is not as it should be once all is healed and the run has ended (I8, I11)."""
-        state = self.state()
-        outings = [(run, self.outings.state(run)) for run in self.outings.unfinished()]
-        wrong = [self._late(o.zone, f"{run.id} never ended: {o.stage}, {o.reason}") for run, o in outings]
-        drills = [(run, self.drills.state(run)) for run in self.drills.unfinished()]
-        wrong += [self._late(d.wish.place, f"{run.id} never ended: {d.phase}, {d.reason}") for run, d in drills]
-        if state.status not in FINISHED:
-            active = state.active_zone()
-            if state.status is RunStatus.HELD and self.scenario.target != WELL and active is not None:
-                return wrong  # A sick version on hold is a named hold: a person must choose.
-            told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
-            return [*wrong, self._late("", f"never ended: {state.status}; {told}")]
-        if _now(self.store.leases(self.scenario.topology.service)):
-            wrong.append(self._late("", "a lease is left"))
-        baseline = {region.id: region.weight for region in self.scenario.topology.regions}
-        if self.world.dns_weights != baseline:
-            wrong.append(self._late("", f"region weights are left at {self.world.dns_weights}"))
-        traffic = _now(self.store.load_traffic(self.scenario.topology.service))
-        for progress in state.zones:
-            zone = self.world.zones[progress.zone]
-            versions = {box.version for box in zone.boxes}
-            well = all(box.life is Life.RUNNING and box.listening for box in zone.boxes)
-            if zone.presence < 1.0 or (traffic and traffic.zones.get(progress.zone, STEADY) != STEADY):
-                wrong.append(self._late(progress.zone, f"is left out, presence {zone.presence:.2f}"))
-            # An abort touches no zone that is done, nor does a run that failed: a version that dies there goes on to.
-            well = well or (state.status in {RunStatus.ABORTED, RunStatus.FAILED} and self._runs_sick(progress.zone))
-            if len(versions) != 1 or not well:
-                wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, well: {well}"))
-            # Two zones out at once: what was prepared for one is what the other found, and may stay.
-            surplus = len(zone.boxes) > zone.zone.instances and self.scenario.beside_each_other
-            if len(zone.boxes) != zone.zone.instances and not surplus:
-                wrong.append(self._late(progress.zone, f"has {len(zone.boxes)} instances"))
-            if not zone.repairs:
-                wrong.append(self._late(progress.zone, "its repairs are left frozen"))
-            if state.status is RunStatus.SUCCEEDED and versions != {state.target}:
-                wrong.append(self._late(progress.zone, f"runs {', '.join(sorted(versions))}, not {state.target}"))
-        return wrong
-
-    def _runs_sick(self, zone: str) -> bool:
-        return any(self.world.versions[box.version] != WELL for box in self.world.zones[zone].boxes)
-
-    def _late(self, zone: str, what: str) -> Violation:
-        return Violation(self.scheduler.now_s, "converges", zone, what)

@@ -1,0 +1,68 @@
+"""What is demanded once all faults have healed and everybody has ended: nothing is left as it should not be (I8, I11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.deploy import DeployState, ZoneProgress
+from orchestrator.core.deploy_table import FINISHED, RunStatus
+from orchestrator.core.traffic import STEADY
+from orchestrator.sim.checkers import Violation
+from orchestrator.sim.drills import Drills
+from orchestrator.sim.scenario import Scenario
+from orchestrator.sim.scheduler import at_once
+from orchestrator.sim.truth import WELL, Life
+from orchestrator.sim.world import World
+
+
+def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drills) -> Iterator[Violation]:
+    """Everything that is not as it should be. A sick version on hold is a named hold: a person must choose."""
+
+    def late(zone: str, what: str) -> Violation:
+        return Violation(world.now_s, "converges", zone, what)
+
+    for run in drills.outings.unfinished():
+        outing = drills.outings.state(run)
+        yield late(outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}")
+    for run in drills.unfinished():
+        drill = drills.state(run)
+        yield late(drill.wish.place, f"{run.id} never ended: {drill.phase}, {drill.reason}")
+    if state.status not in FINISHED:
+        active = state.active_zone()
+        if state.status is not RunStatus.HELD or scene.target == WELL or active is None:
+            told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
+            yield late("", f"never ended: {state.status}; {told}")
+        return
+    store, service = drills.outings.store, scene.topology.service
+    if at_once(store.leases(service)):
+        yield late("", "a lease is left")
+    if world.dns_weights != {region.id: region.weight for region in scene.topology.regions}:
+        yield late("", f"region weights are left at {world.dns_weights}")
+    traffic = at_once(store.load_traffic(service))
+    for progress in state.zones:
+        if traffic and traffic.zones.get(progress.zone, STEADY) != STEADY:
+            yield late(progress.zone, f"is wanted {traffic.zones[progress.zone].placement}")
+        for wrong in _wrong_with(progress, state, scene, world):
+            yield late(progress.zone, wrong)
+
+
+def _wrong_with(progress: ZoneProgress, state: DeployState, scene: Scenario, world: World) -> Iterator[str]:
+    zone = world.zones[progress.zone]
+    versions = {box.version for box in zone.boxes}
+    ran = ", ".join(sorted(versions))
+    if zone.presence < 1.0:
+        yield f"is left out, presence {zone.presence:.2f}"
+    # An abort touches no zone that is done, nor does a run that failed: a version that dies there goes on to.
+    sick = any(world.versions[version] != WELL for version in versions)
+    well = all(box.life is Life.RUNNING and box.listening for box in zone.boxes)
+    well = well or (sick and state.status in {RunStatus.ABORTED, RunStatus.FAILED})
+    if len(versions) != 1 or not well:
+        yield f"runs {ran}, well: {well}"
+    # Two zones out at once: what was prepared for one is what the other found, and may stay.
+    surplus = len(zone.boxes) > zone.zone.instances and scene.beside_each_other
+    if len(zone.boxes) != zone.zone.instances and not surplus:
+        yield f"has {len(zone.boxes)} instances"
+    if not zone.repairs:
+        yield "its repairs are left frozen"
+    if state.status is RunStatus.SUCCEEDED and versions != {state.target}:
+        yield f"runs {ran}, not {state.target}"
