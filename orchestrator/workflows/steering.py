@@ -36,14 +36,12 @@ class Steering:
         await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
 
     async def takes_nothing(self, zone: Zone) -> bool:
-        """It is to be out, or its first part on the ramp, or its place among the steady ones, is recorded and not yet there."""
+        """It is to be out, or its first part on the ramp is recorded and not yet there."""
         wanted = await self.wanted(zone)
         if wanted == OUT:
             return True
-        seen = await self.seen_zone(zone)
-        if seen is None or seen.taking > 0:
-            return False
-        return wanted.placement is Placement.RAMP or seen.placement is not Placement.STEADY
+        seen = await self.seen_zone(zone) if wanted.placement is Placement.RAMP else None
+        return seen is not None and seen.taking == 0
 
     async def want_no_more(self, zone: Zone, fence: Fence) -> None:
         """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9)."""
