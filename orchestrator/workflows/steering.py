@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import Denied, Transient
-from orchestrator.core.topology import Region, Topology, Zone
+from orchestrator.core.topology import Topology, Zone
 from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches, ramp
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
@@ -95,18 +95,27 @@ class Steering:
         region = self._world.topology.region_of(zone.id)
         return (await self._world.traffic(region).read(region)).get(zone.id)
 
-    async def step_region(self, region: Region, fence: Fence) -> Mapping[str, ZoneSeen]:
-        """Bring the region one step closer to the document and say what it does now."""
+    async def step_region(self, zone: Zone, fence: Fence) -> Mapping[str, ZoneSeen]:
+        """Bring the region of `zone` one step closer to the document and say what it does now.
+
+        No other zone is taken out for it: where one is to be out and serves, its own run has stood still, and much may
+        have happened since (I1).
+        """
         document = await self.document()
+        region = self._world.topology.region_of(zone.id)
         traffic = self._world.traffic(region)
-        await traffic.apply(region, {z.id: document.zones.get(z.id, STEADY) for z in region.zones}, fence)
+        wanted = {z.id: document.zones.get(z.id, STEADY) for z in region.zones}
+        others = [z for z, to in wanted.items() if to == OUT and z != zone.id]
+        seen = await traffic.read(region) if others else {}
+        wanted |= {z: STEADY for z in others if z in seen and seen[z].placement is Placement.STEADY}
+        await traffic.apply(region, wanted, fence)
         return await traffic.read(region)
 
     async def until_zone(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
         """One look: does the zone get what the document says?"""
         region = self._world.topology.region_of(zone.id)
         wanted = await self.wanted(zone)
-        seen = (await self.step_region(region, fence)).get(zone.id)
+        seen = (await self.step_region(zone, fence)).get(zone.id)
         if seen is None:
             return NotYet(f"{region.id} says nothing of {zone.id}")
         if matches(seen, wanted, self._world.traffic(region).grain(zone, seen.total)):
