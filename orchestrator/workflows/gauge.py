@@ -18,6 +18,7 @@ from orchestrator.workflows.world import World
 
 PEERS_STALE_S: Final = 60.0
 LOAD_STALE_S: Final = 15.0
+KEPT_S: Final = 60.0  # how far back is looked where users are few
 LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
 FEW: Final = 30  # requests: fewer in one window do not say whether a zone is sick (I2)
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
@@ -103,7 +104,7 @@ class Gauge:
                     mine = {i: last[i] for i in of_zone.ids if i in last}
                 reading[zone] = ZoneReading(asked, answered, mine, heard)
         now = clock.monotonic()
-        while self._readings and now - min(z.asked for z in self._readings[0].values()) > LOAD_STALE_S:
+        while self._readings and now - _asked(self._readings[0]) > KEPT_S:
             del self._readings[0]
         self._readings.append(reading)
         return reading
@@ -155,10 +156,15 @@ class Gauge:
         return loads
 
     def _lately(self, zone: str, latest: Reading) -> tuple[int, int] | None:
-        """Requests and errors since the oldest reading of the same instances: so few say nothing over one window (I2)."""
-        now = latest[zone].counters
-        known = (reading[zone].counters for reading in self._readings if zone in reading)
-        return next((served(then, now) for then in known if then and then.keys() == now.keys()), None)
+        """Requests and errors over as long as it takes to get FEW of the same instances: fewer say nothing (I2)."""
+        now, lately = latest[zone].counters, None
+        for reading in reversed(self._readings):
+            then = reading[zone].counters if zone in reading else {}
+            if then and then.keys() == now.keys():
+                lately = served(then, now)
+                if lately[0] >= FEW:
+                    break
+        return lately
 
     def _old_enough(self, latest: Reading, window_s: float, longest_s: float) -> Reading | None:
         """The newest reading that is at least `window_s` older, of the same instances."""
@@ -183,10 +189,16 @@ class Gauge:
 
     def usual_p50_ms(self, without: str) -> float | None:
         """Median of what users of the other zones saw lately; None when nothing was read."""
-        if len(self._readings) <= 1:
+        now = self._world.clock.monotonic()
+        lately = [reading for reading in self._readings if now - _asked(reading) <= LOAD_STALE_S]
+        if len(lately) <= 1:
             return None
-        before, after = self._readings[0], self._readings[-1]
+        before, after = lately[0], lately[-1]
         return window_of(before, after, *(z for z in after if z != without)).p50_ms
+
+
+def _asked(reading: Reading) -> float:
+    return min(zone.asked for zone in reading.values())
 
 
 def gone_between(before: Reading, after: Reading) -> str | None:

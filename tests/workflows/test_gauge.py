@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from workflows.outing_stage import Service, now_
 
+from orchestrator.core.guards import unsound
+from orchestrator.core.health import GatePolicy
 from orchestrator.sim.scheduler import Process
-from orchestrator.workflows.gauge import LONGEST, Gauge
+from orchestrator.sim.truth import Blow
+from orchestrator.workflows.gauge import LOAD_STALE_S, LONGEST, Gauge
 
 
 def test_a_zone_is_verified_with_the_loads_that_were_read_while_it_was_upgraded() -> None:
@@ -33,3 +36,24 @@ def test_i3_a_load_is_not_averaged_over_what_users_asked_for_before() -> None:
     service.scheduler.spawn(process, measure())
     service.wait(30.0)
     assert [True] == [rps > 500.0 for rps in measured]
+
+
+def test_i2_a_zone_that_failed_many_is_not_sound_because_few_have_come_since() -> None:
+    """At night one window has three requests of it, and what it did twenty seconds ago was forgotten. Seed 1796036953853."""
+    service, window_s, told = Service(users_rps=400.0), 2.0, list[str | None]()
+    process = Process("gauge")
+    gauge, zone = Gauge(service.ports(process)), service.world.zones["aws/us-east-1c"]
+
+    async def measure() -> None:
+        clock = service.ports(process).clock
+        service.world.strike(zone, Blow.GRAY, 0.5)
+        await gauge.tick()
+        await clock.sleep(2.0)
+        service.world.set_load(8.0)
+        await clock.sleep(LOAD_STALE_S + 3.0)
+        loads = await gauge.loads(window_s)
+        told.append(unsound(zone.zone.id, loads[zone.zone.id], GatePolicy()))
+
+    service.scheduler.spawn(process, measure())
+    service.wait(30.0)
+    assert ["aws/us-east-1c fails"] == [why and why[:20] for why in told]
