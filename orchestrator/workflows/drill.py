@@ -264,7 +264,7 @@ class _Watch:
     def __post_init__(self) -> None:
         self.gauge = Gauge(self.world)
         unread_s = (self.world.clock.now() - self.state.since).total_seconds()
-        self.unknown_since = self.world.clock.monotonic() - max(0.0, unread_s)
+        self.unknown_since = self.world.clock.monotonic() - abs(unread_s)
 
     async def look(self, part: Part) -> Event | None:
         """The signals and, once others carry the load, those others."""

@@ -83,9 +83,12 @@ class Job:
         return [z for z in self.region.zones if z.id != self.zone.id]
 
     def stale(self) -> Event | None:
-        """Say so if the zone has stood still too long (a pause, the kill switch, a crash) for what was known of it."""
+        """Say so if the zone has stood still too long (a pause, the kill switch, a crash) for what was known of it.
+
+        So it is where the clock was put back meanwhile: then nobody can say for how long.
+        """
         waited_s = (self.clock.now() - self.progress.since).total_seconds()
-        if waited_s <= STALE_S:
+        if -STALE_S <= waited_s <= STALE_S:
             return None
         return self.event(E.STALE, f"it stood still for {waited_s:.0f} s: what was known of it is asked anew (I2, I3)")
 

@@ -99,7 +99,7 @@ class Returning:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
         document, stale = await self._steering.document(), job.stale()
         wanted = document.zones.get(job.zone.id, STEADY)
-        if stale is not None and job.progress.step == 0 and await self._steering.takes_nothing(job.zone):
+        if stale is not None and await self._steering.takes_nothing(job.zone):
             return await self._anew(job, stale)
         if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
             # It was held while it joined, or later: to take a part of that away again would need the guards.

@@ -339,3 +339,15 @@ def test_i3_an_evacuation_gives_survivors_back_to_users_that_were_being_made_sma
     again = [h.at_s for h in result.trace if h.kind == "admitted" and h.what == f"{AZURE}-2/i4"]
     assert joined_s + 6.0 > again[0]
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+@pytest.mark.parametrize("skew_s", [0.0, -3600.0], ids=["", "the clock is put back meanwhile"])
+def test_i9_a_step_that_was_skipped_for_lack_of_users_is_not_skipped_an_hour_later(skew_s: float) -> None:
+    """Half was too little to be measured, the kill switch came, then all users at once. Seed 1796037773933."""
+    scene = Scenario(make_topology({AWS: 3}), users_rps=150.0, physics=Physics(synthetic_s=0.006))
+    verified_s = when(simulate(1, scene), "verified")[0]
+    scene = replace(scene, loads=((verified_s - 4.0, 3.0), (verified_s + 25.0, 150.0)))
+    merged_s = when(simulate(1, scene), "step-merged")[0]
+    switches = (Switching(merged_s + 0.02, "kill", on=True), Switching(merged_s + 60.0, "kill", on=False))
+    result = simulate(1, replace(scene, switches=switches, jumps=((merged_s + 40.0, skew_s),)))
+    assert (result.status, result.violations) == ("succeeded", ())
