@@ -213,7 +213,8 @@ def _zone_after(state: DeployState, zone: ZoneProgress, kind: E, event: Event, n
             again, sound = zone.changed and kind not in {E.REVERT, E.SENT_BACK}, zone.sound and kind is not E.REVERT
             return replace(moved, goal=zone.previous, reverting=True, withdrawing=again, step=0, sound=sound)
         case E.REPLANNED | E.PREPARED:
-            return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]))
+            sound = event.args.get("sound", zone.sound) is True
+            return replace(moved, undo=cast("dict[str, Json]", event.args["undo"]), sound=sound)
         case E.WITHDRAWN:
             return replace(moved, goal=zone.previous if zone.reverting else state.target, withdrawing=False, undo={})
         case E.DRAINED | E.STALE if moved.state is not _Z.PREPARING:

@@ -277,7 +277,7 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
             args = event.args
             return replace(moved, undo=_mapping(args["undo"]), goal=str(args["goal"]), sound=bool(args["sound"]))
         case _E.REPLANNED | _E.PREPARED:
-            return replace(moved, undo=_mapping(event.args["undo"]))
+            return replace(moved, undo=_mapping(event.args["undo"]), sound=event.args.get("sound", moved.sound) is True)
         case _E.CONTESTED:
             return replace(moved, contested=True, reason=event.evidence)
         case _E.DEAD | _E.SOUND:

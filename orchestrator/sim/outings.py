@@ -63,6 +63,7 @@ class Outings:
     carriers: dict[str, list[Process]] = field(default_factory=dict)
     _states: dict[str, tuple[int, OutingState]] = field(default_factory=dict)  # run -> its last commit
     _expired_s: dict[tuple[str, float], float] = field(default_factory=dict)  # run, until when -> when that was reached
+    _clocks: dict[str, tuple[float, float]] = field(default_factory=dict)  # run -> its carrier's skew, and since when
 
     def __post_init__(self) -> None:
         self.machine.on_evacuation = self._disturbed
@@ -187,8 +188,11 @@ class Outings:
         for run in self.unfinished():
             state = self.state(run)
             if self.machine.leased_zone(state) == zone:
-                until_s = (state.ask.expires_at - EPOCH).total_seconds()
-                at_s = until_s - self.carriers[run.id][-1].wall_skew_s
+                until_s, skew_s = (state.ask.expires_at - EPOCH).total_seconds(), self.carriers[run.id][-1].wall_skew_s
+                if self._clocks.get(run.id, (None, 0.0))[0] != skew_s:
+                    self._clocks[run.id] = (skew_s, self.world.now_s)
+                # A carrier with a wrong clock cannot tell before there is one.
+                at_s = max(until_s - skew_s, self._clocks[run.id][1])
                 if at_s <= self.world.now_s:
                     self._expired_s.setdefault((run.id, until_s), at_s)
                 return at_s, self._expired_s.get((run.id, until_s), at_s)

@@ -149,13 +149,11 @@ class Capacity:
         measured = {zone: round(load.rps, 2) for zone, load in loads.items()}
         versions = {i.version for i in fleet.instances}
         ran = versions.pop() if len(versions) == 1 else None
-        own = loads.get(job.zone.id)
-        sound = own is not None and unsound(job.zone.id, own, job.policy.gate) is None
         args: dict[str, Json] = {
             "undo": prepared.row(),
             "steps": self.steps(job, loads),
             "version": ran,
-            "sound": sound,
+            "sound": unsound(job.zone.id, loads.get(job.zone.id), job.policy.gate) is None,
         }
         return job.event(E.ADMITTED, plan.arithmetic, {**args, "loads": cast("Json", measured)})
 
@@ -355,7 +353,10 @@ class Capacity:
             if plan.weights and _on_their_way(prepared.weights, ruled[1], job.region):
                 return NotYet(f"users of {job.region.id} are still on their way elsewhere: {plan.arithmetic}")
             told = f"{len(prepared.scale)} survivors scaled, {len(prepared.weights)} region weights moved"
-            return job.event(E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}})
+            sound = unsound(job.zone.id, ruled[1].get(job.zone.id), job.policy.gate) is None
+            return job.event(
+                E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}, "sound": sound}
+            )
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
 

@@ -351,3 +351,14 @@ def test_i9_a_step_that_was_skipped_for_lack_of_users_is_not_skipped_an_hour_lat
     switches = (Switching(merged_s + 0.02, "kill", on=True), Switching(merged_s + 60.0, "kill", on=False))
     result = simulate(1, replace(scene, switches=switches, jumps=((merged_s + 40.0, skew_s),)))
     assert (result.status, result.violations) == ("succeeded", ())
+
+
+def test_i2_a_zone_that_fell_sick_while_its_survivors_were_scaled_is_not_put_back_unseen() -> None:
+    """It was well when it was admitted, and an abort called it back from its drain. Seed 1796038276612."""
+    scene = Scenario(make_topology({AWS: 2}), users_rps=100.0, physics=Physics(boot_s=20.0))
+    prepared_s = when(simulate(1, scene), "prepared")[0]
+    gray = Strike(3.0, f"{AWS}a", Blow.GRAY, 100.0, hard=0.3)
+    scene = replace(scene, strikes=(gray,), commands=(Command(prepared_s + 1.0, "abort"),))
+    result = simulate(1, scene)
+    assert when(result, "stale", "join"), "this history is about that"
+    assert () == result.violations
