@@ -228,12 +228,12 @@ def test_a_zone_that_was_held_after_it_had_joined_keeps_its_part() -> None:
     assert (result.status, result.violations) == ("succeeded", ())
 
 
-@pytest.mark.parametrize("at_s", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize("at_s", [0.99, 1.0])
 def test_a_zone_does_not_leave_on_guards_that_were_asked_before_another_left(at_s: float) -> None:
     """A person had overridden I1, so two runs asked side by side; either was told that the other zone carries. Seed 8030."""
     beside = ZoneOrder(at_s, "drain", f"{AWS}b", 75.0, overrides=("I1",))
     zones = make_topology({AWS: 3, "aws/eu-west-1": 3}, instances=2)
-    result = simulate(1, Scenario(zones, users_rps=163.5, zone_orders=(beside,)))
+    result = simulate(1, Scenario(zones, users_rps=163.5, zone_orders=(beside,), deploy_at_s=1.0))
     assert ("stale", "drain") in steps(result), "this history is about that"
     assert (result.status, result.violations) == ("succeeded", ())
 
