@@ -189,7 +189,7 @@ class Outings:
             state = self.state(run)
             if self.machine.leased_zone(state) == zone:
                 until_s, skew_s = (state.ask.expires_at - EPOCH).total_seconds(), self.carriers[run.id][-1].wall_skew_s
-                if self._clocks.get(run.id, (None, 0.0))[0] != skew_s:
+                if self._clocks.setdefault(run.id, (skew_s, 0.0))[0] != skew_s:
                     self._clocks[run.id] = (skew_s, self.world.now_s)
                 # A carrier with a wrong clock cannot tell before there is one.
                 at_s = max(until_s - skew_s, self._clocks[run.id][1])
