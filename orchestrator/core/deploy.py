@@ -165,10 +165,11 @@ def _moved_up(zones: tuple[ZoneProgress, ...], zone: ZoneProgress) -> tuple[Zone
 
 def meaning(state: DeployState, zone: ZoneProgress, kind: E) -> E:
     """Translate what was measured into what it means here: policy, and whether the zone is on its way back already."""
-    if kind is E.UNHEALTHY:
+    if kind in {E.UNHEALTHY, E.INCOMPLETE}:
         # A zone that is sick at the version it had is nothing that a second rollback would mend: a person must look.
         at_home = zone.reverting or zone.withdrawing
-        return E.HOLD if at_home or state.policy.on_failure is OnFailure.HOLD else E.REVERT
+        back = E.REVERT if kind is E.UNHEALTHY else E.SENT_BACK
+        return E.HOLD if at_home or state.policy.on_failure is OnFailure.HOLD else back
     if kind in {E.DRAIN_TIMED_OUT, E.UNPREPARED} and zone.touched:
         return E.STUCK  # It left sick or half upgraded: it may not take traffic back.
     if kind is E.SENT_BACK and not zone.touched and zone.state in CALLED_OFF:

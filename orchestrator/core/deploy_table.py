@@ -56,6 +56,9 @@ class E(StrEnum):
     SETTLED = "settled"
     WITHDRAWN = "withdrawn"
     UNHEALTHY = "unhealthy"
+    INCOMPLETE = (
+        "incomplete"  # Its users are served, and instances of it are missing: it goes back as carefully as it left.
+    )
     REVERT = "revert"  # Sick: out at once, whatever the survivors then carry.
     SENT_BACK = "sent-back"  # A person's order: out again as carefully as the first time.
     CANCELLED = "cancelled"  # Sent back before it left: only its preparations are undone.

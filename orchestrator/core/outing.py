@@ -256,6 +256,8 @@ def meaning(state: OutingState, kind: OutingEvent) -> OutingEvent:
         return _E.EVACUATE
     if kind in {_E.RESUME, _E.RESTORE} and state.stage is Stage.HELD_SERVING and state.calling_off:
         return _E.PUT_BACK  # No return was planned for it: there are no steps.
+    if kind is _E.INCOMPLETE:
+        return _E.INCONCLUSIVE
     if kind is _E.STEP_PASSED and state.step + 1 >= len(state.steps):
         return _E.RAMPED
     if kind is _E.SETTLED and state.calling_off:

@@ -62,6 +62,7 @@ class OutingEvent(StrEnum):
     UNDONE = "undone"  # What was prepared for a zone that never left, or came back at once, is put back.
     STALE = "stale"  # As for a deploy: it stood still before it left, or before it was put back.
     UNHEALTHY = "unhealthy"
+    INCOMPLETE = "incomplete"  # Its users are served, and instances of it are missing: a person must choose.
     INCONCLUSIVE = "inconclusive"
     STUCK = "stuck"
     INTERRUPTED = "interrupted"

@@ -240,7 +240,7 @@ class NewestFirst(DeedChecker):
             self._in_hand.update(lease.fence for lease in self.leases())
 
     def logged(self, world: World, event: str, zone: str) -> None:
-        if event == "unhealthy" or (event == "admitted" and world.zones[zone].presence <= GONE):
+        if event in {"unhealthy", "incomplete"} or (event == "admitted" and world.zones[zone].presence <= GONE):
             self._in_hand.update(lease.fence for lease in self.leases() if lease.zone == zone)
 
     def replaced(self, world: World, box: Box) -> None:

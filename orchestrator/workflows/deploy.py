@@ -24,6 +24,7 @@ from orchestrator.workflows.world import World
 _FAILED_AS: Final = {"admit": E.REFUSED, "prepare": E.UNPREPARED}
 _LEVELS: Final = {
     E.UNHEALTHY: "warning",
+    E.INCOMPLETE: "warning",
     E.DRAIN_TIMED_OUT: "warning",
     E.REFUSED: "page",
     E.UNPREPARED: "page",

@@ -109,7 +109,7 @@ class Job:
         if isinstance(result, Found):
             return result.value
         if isinstance(result, TimedOut):
-            late = E.STUCK if late is E.UNHEALTHY and result.blind else late
+            late = E.STUCK if late in {E.UNHEALTHY, E.INCOMPLETE} and result.blind else late
             return self.event(late, f"{doing} took more than {result.seconds:.0f} s: {result.last}")
         return self.event(E.INTERRUPTED, f"{doing} was interrupted")
 

@@ -34,6 +34,7 @@ _LEVELS: Final = {
     E.DRAIN_TIMED_OUT: "warning",
     E.REFUSED: "warning",
     E.UNHEALTHY: "page",
+    E.INCOMPLETE: "page",
     E.UNPREPARED: "page",
     E.STUCK: "page",
     E.INCONCLUSIVE: "page",

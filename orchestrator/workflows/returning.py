@@ -318,7 +318,7 @@ class Returning:
     async def _with_all(self, job: Job, watched: Event) -> Event:
         """Its balancer takes an instance that died out of service, and then no user complains: count them (I2)."""
         doing = f"having every instance ({watched.evidence})"
-        whole = await job.until(lambda: self._sound(job), job.policy.verify_timeout_s, late=E.UNHEALTHY, doing=doing)
+        whole = await job.until(lambda: self._sound(job), job.policy.verify_timeout_s, late=E.INCOMPLETE, doing=doing)
         return whole if isinstance(whole, Event) else watched
 
 

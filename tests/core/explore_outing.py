@@ -35,6 +35,7 @@ OUTCOMES: Mapping[str, tuple[OutingEvent, ...]] = {
         _V.RAMPED,
         _V.STALE,
         _V.UNHEALTHY,
+        _V.INCOMPLETE,
         _V.INCONCLUSIVE,
         _V.STUCK,
         _V.INTERRUPTED,

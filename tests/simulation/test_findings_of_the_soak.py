@@ -362,3 +362,16 @@ def test_i2_a_zone_that_fell_sick_while_its_survivors_were_scaled_is_not_put_bac
     result = simulate(1, scene)
     assert when(result, "stale", "join"), "this history is about that"
     assert () == result.violations
+
+
+def test_i1_a_zone_that_lacks_an_instance_and_serves_does_not_leave_beside_a_dead_one() -> None:
+    """It was baking, and its users were served: it goes back as carefully as it left, or waits. Seed 1796039111441."""
+    scene = Scenario(make_topology({AWS: 3, "aws/eu-west-1": 3}), users_rps=130.0)
+    joined_s = when(simulate(1, scene), "joined")[0]
+    one, dead = (
+        Strike(joined_s + 0.5, f"{AWS}a", Blow.ONE, 50.0),
+        Strike(joined_s + 3.0, "aws/eu-west-1b", Blow.DEAD, 240.0),
+    )
+    result = simulate(1, replace(scene, strikes=(one, dead)))
+    assert when(result, "incomplete", "bake"), "this history is about that"
+    assert () == result.violations
