@@ -150,16 +150,17 @@ def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
         raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
     after = _zone_after(state, zone, kind, event, now)
     zones = tuple(after if z is zone else z for z in state.zones)
-    if kind is E.ADMITTED and zone.zone == state.ahead and state.course is Course.FORWARD:
-        zones = _moved_up(zones, after)
+    if kind is E.DRAINED and not after.reverting:
+        zones = _newest_last(zones, after)
     ahead = state.ahead if after.state is _Z.WAITING else ""
     return _after_zone(replace(state, zones=zones, ahead=ahead), zone, kind, event, now)
 
 
-def _moved_up(zones: tuple[ZoneProgress, ...], zone: ZoneProgress) -> tuple[ZoneProgress, ...]:
-    """I12: zones stand in the order in which they change, which a rollback takes backwards."""
+def _newest_last(zones: tuple[ZoneProgress, ...], zone: ZoneProgress) -> tuple[ZoneProgress, ...]:
+    """I12: `zone` is about to change. It stands after all that have, for a rollback takes them backwards."""
     others = [z for z in zones if z is not zone]
-    at = next((i for i, z in enumerate(others) if z.state is _Z.WAITING), len(others))
+    has_changed = [z.changed or (z.state is _Z.DONE and not z.reverting and z.goal != z.previous) for z in others]
+    at = max((i + 1 for i, so in enumerate(has_changed) if so), default=0)
     return (*others[:at], zone, *others[at:])
 
 

@@ -285,13 +285,14 @@ def refuse_scaling_back(
 ) -> Refusal | None:
     """I3 before a survivor is made smaller again: its region must carry its load with `wanted` instances there.
 
-    A neighbour that nobody can measure carries nothing.
+    A neighbour that nobody can measure carries nothing. Its cloud may end those that are ready, and keep those that are not.
     """
     if zone not in loads:
         return Refusal("I3", f"{zone} is unmeasured, so nobody can say whether its region can do with less")
+    stay = max(0, wanted - (loads[zone].instances - loads[zone].healthy))
     region, own = topology.region_of(zone), topology.zone(zone)
     load = sum(loads[z.id].rps for z in region.zones if z.id in loads)
-    less = own.rps_per_instance * max(0, loads[zone].healthy - wanted)
+    less = own.rps_per_instance * max(0, loads[zone].healthy - stay)
     capacity = _capacity_rps(topology, loads, region.id, without=None) - less
     used = _utilisation(load, capacity)
     if less and used > max_utilisation:

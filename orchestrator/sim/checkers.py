@@ -124,6 +124,11 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
     return zone.dark and world.disturbed_at_s < world.now_s - DETECT_S
 
 
+def _lost(zone: ZoneTruth) -> bool:
+    """Nobody reaches it, or its power is back and none of its instances is yet."""
+    return zone.dark or not any(box.life is Life.RUNNING for box in zone.boxes)
+
+
 class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
@@ -240,7 +245,7 @@ class CarriesTheLoad(Checker):
         others = [z for z in zone.region.zones if z is not zone]
         if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
             return True
-        if any(z.dark or found_sick(world, z) for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
+        if any(_lost(z) or found_sick(world, z) for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
             return True  # What those should have carried falls to the others, and I1 says who may be out together.
         if zone.zone.id in self._back_to_none:
             return True  # Whatever it gets, it got back from nobody.
@@ -325,7 +330,7 @@ class ReturnsInSteps(Checker):
         self._served[zone_id] = before | versions
         self.exercised += 1
         others = [z for z in zone.region.zones if z is not zone]
-        alone = any(z.dark for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
+        alone = any(_lost(z) for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
         if world.disturbed_at_s >= world.now_s - DETECT_S or alone or zone.by_hand:
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):

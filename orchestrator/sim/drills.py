@@ -89,6 +89,8 @@ class Drills:
         for run in at_once(self.store.runs(self.outings.world.topology.service, 500)):
             if run.kind == "drill":
                 self._adopt(run)
+            elif run.kind == "outing" and not run.finished:  # Its drill's carrier died when it had just begun it.
+                self.outings.adopt(run.id)
         keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.outings.world.now_s)
 
     def _adopt(self, run: Run) -> None:
