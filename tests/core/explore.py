@@ -76,9 +76,13 @@ class Undo(dict[str, Json]):
 
 
 def shape(state: DeployState) -> DeployState:
-    """The state without its prose, so that equal situations are visited once."""
-    zones = tuple(replace(z, note="", since=NOW, undo=Undo(z.undo)) for z in state.zones)
-    return replace(state, reason="", zones=zones)
+    """The state without its prose, its zones named by where they stand, so that equal situations are visited once."""
+    names = {z.zone: name for z, name in zip(state.zones, "ab", strict=True)}
+    zones = tuple(
+        replace(z, zone=names[z.zone], note="", since=NOW, undo=Undo(z.undo), first=names[z.zone] == "a")
+        for z in state.zones
+    )
+    return replace(state, reason="", zones=zones, ahead=names.get(state.ahead, ""))
 
 
 def explore(on_failure: OnFailure) -> Explored[DeployState]:
