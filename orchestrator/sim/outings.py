@@ -188,11 +188,12 @@ class Outings:
         for run in self.unfinished():
             state = self.state(run)
             if self.machine.leased_zone(state) == zone:
-                until_s, skew_s = (state.ask.expires_at - EPOCH).total_seconds(), self.carriers[run.id][-1].wall_skew_s
-                if self._clocks.setdefault(run.id, (skew_s, 0.0))[0] != skew_s:
-                    self._clocks[run.id] = (skew_s, self.world.now_s)
+                until_s, carrier = (state.ask.expires_at - EPOCH).total_seconds(), self.carriers[run.id][-1]
+                skew_s, _ = self._clocks.setdefault(run.id, (carrier.wall_skew_s, 0.0))
+                if skew_s != carrier.wall_skew_s:
+                    self._clocks[run.id] = (carrier.wall_skew_s, carrier.began_s)
                 # A carrier with a wrong clock cannot tell before there is one.
-                at_s = max(until_s - skew_s, self._clocks[run.id][1])
+                at_s = max(until_s - carrier.wall_skew_s, self._clocks[run.id][1])
                 if at_s <= self.world.now_s:
                     self._expired_s.setdefault((run.id, until_s), at_s)
                 return at_s, self._expired_s.get((run.id, until_s), at_s)

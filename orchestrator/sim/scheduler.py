@@ -35,6 +35,7 @@ class Process:
     failure: BaseException | None = None
     wall_skew_s: float = 0.0
     stalled_until_s: float = 0.0
+    began_s: float = 0.0
     _coroutine: Coroutine[Any, Any, Any] | None = field(default=None, repr=False)
 
     @property
@@ -99,6 +100,7 @@ class Scheduler:
 
     def spawn(self, process: Process, body: Coroutine[Any, Any, Any]) -> Process:
         """Start `body` as `process` at the present moment."""
+        process.began_s = self.now_s
         process._coroutine = body  # noqa: SLF001 - the scheduler owns it
         self.at(self.now_s, lambda: self._resume(process))
         return process
