@@ -293,8 +293,8 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
             return _return_planned(moved, event)
         case _E.RESTORE | _E.RESUME | _E.UNPREPARED | _E.DRAIN_TIMED_OUT:
             leaving = state.stage in {Stage.PREPARING, Stage.DRAINING}
-            back = state.calling_off or leaving
-            return replace(moved, ask=_waived(state.ask, event), sick=False, calling_off=back, reason=event.evidence)
+            back, sick = state.calling_off or leaving, state.sick and kind is _E.UNPREPARED
+            return replace(moved, ask=_waived(state.ask, event), sick=sick, calling_off=back, reason=event.evidence)
         case _E.STEP_PASSED | _E.STEP_MERGED:
             return replace(moved, step=min(state.step + 1, max(0, len(state.steps) - 1)))
         case _E.REFUSED | _E.STUCK:

@@ -73,7 +73,8 @@ class OneZoneOut(Edges):
     """I1: no serving zone is taken out while another is out.
 
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
-    zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave.
+    zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave;
+    so may one that has just come back, for as long as nobody could have seen that.
     So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
     beside it later. Does not verify: who asked, the lease's rows, a zone that gets too little only because DNS answers
     favour another region, or one that somebody has put back by hand.
@@ -91,7 +92,8 @@ class OneZoneOut(Edges):
         out = [z.zone.id for z in others if not is_in(z)]
         dead = [z.zone.id for z in others if _long_dead(world, z)]
         self.clear(zone.zone.id)
-        if (out or dead) and not _long_dead(world, zone) and serves(world, zone) and not self.waived(zone.zone.id):
+        excused = _long_dead(world, zone) or zone.lit_s >= world.now_s - DETECT_S or self.waived(zone.zone.id)
+        if (out or dead) and not excused and serves(world, zone):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
 
 

@@ -433,6 +433,7 @@ class World:
         """End every blow; lost machines boot again at the version they ran."""
         self.disturbed_at_s = self.now_s
         self.note("healed", zone.zone.id)
+        zone.lit_s = self.now_s if zone.dark else zone.lit_s
         zone.blows.clear()
         for box in zone.boxes:
             if box.lost_to_fault and box.life is Life.DEAD:

@@ -95,6 +95,8 @@ def test_i9_a_zone_that_fails_on_its_way_back_is_emptied_at_once_and_waits_for_a
             assert (Stage.EVACUATING, True, False) == (after.stage, after.sick, after.sound)
         if before.stage is Stage.OUT and before.sick:
             assert kind not in {V.DUE, V.EXPIRED}
+        if before.sick and not after.sick:
+            assert kind in {V.RESTORE, V.RESUME}
 
 
 def test_every_state_survives_its_row(found: Explored[OutingState]) -> None:
