@@ -150,7 +150,7 @@ def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
         raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
     after = _zone_after(state, zone, kind, event, now)
     zones = tuple(after if z is zone else z for z in state.zones)
-    if kind is E.DRAINED and not after.reverting:
+    if kind is E.DRAINED and not after.reverting and not zone.changed:
         zones = _newest_last(zones, after)
     ahead = state.ahead if after.state is _Z.WAITING else ""
     return _after_zone(replace(state, zones=zones, ahead=ahead), zone, kind, event, now)

@@ -11,11 +11,11 @@ from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import refuse_second_zone_out
 from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
-from orchestrator.core.machine import Effect, Event
+from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.outing import OutingState
 from orchestrator.core.outing_table import OutingEvent
 from orchestrator.core.topology import Zone
-from orchestrator.core.traffic import OUT, STEADY, Placement, matches
+from orchestrator.core.traffic import OUT, STEADY, Placement, dump_steps, matches, parse_steps
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge
@@ -227,8 +227,12 @@ class OutingPerformer:
             fit = await self._returning.fit(replace(job, progress=replace(job.progress, goal=version)))
             if isinstance(fit, NotYet):
                 return fit
-            steps = self._capacity.steps(job, fit)
-            return job.event(OutingEvent.RETURN_PLANNED, sound.evidence, {"goal": version, "steps": steps})
+            steps = parse_steps(self._capacity.steps(job, fit))
+            wanted = await self._steering.wanted(job.zone)
+            if wanted.placement is Placement.RAMP:  # It was not emptied: no step takes from it what it has (I1, I3).
+                steps = tuple(step for step in steps if step.share >= wanted.share)
+            args: dict[str, Json] = {"goal": version, "steps": dump_steps(steps)}
+            return job.event(OutingEvent.RETURN_PLANNED, sound.evidence, args)
 
         return await job.until(look, job.policy.verify_timeout_s, late=E.STUCK, doing="being fit to return")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.policy import OnExpiry
+from orchestrator.core.policy import OnExpiry, OnFailure
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
@@ -374,4 +374,20 @@ def test_i1_a_zone_that_lacks_an_instance_and_serves_does_not_leave_beside_a_dea
     )
     result = simulate(1, replace(scene, strikes=(one, dead)))
     assert when(result, "incomplete", "bake"), "this history is about that"
+    assert () == result.violations
+
+
+def test_i1_a_zone_whose_evacuation_had_to_wait_is_not_emptied_to_be_brought_back() -> None:
+    """It was on its ramp beside one that a deploy held out; it was called back, and began at half again. Seed 1796041681091."""
+    policy = replace(good_deploy().policy, on_failure=OnFailure.HOLD)
+    sick, zone = Behaviour(error_share=0.2), f"{AZURE}-3"
+    scene = Scenario(make_topology({AWS: 3, AZURE: 3}, instances=2), users_rps=100.0, target=sick, policy=policy)
+    held_s = when(simulate(1, scene), "unhealthy")[0]
+    dead = Strike(held_s + 1.0, zone, Blow.DARK, 40.0)
+    orders = (ZoneOrder(held_s + 20.0, "evacuate", zone, 500.0), ZoneOrder(held_s + 60.0, "restore", zone))
+    scene = replace(scene, strikes=(dead,), zone_orders=orders)
+    half_s = when(simulate(1, scene), "step-passed")[0]
+    again = (*orders, ZoneOrder(half_s + 0.5, "evacuate", zone, 500.0), ZoneOrder(half_s + 20.0, "restore", zone))
+    result = simulate(1, replace(scene, zone_orders=again))
+    assert when(result, "interrupted", "evacuate"), "this history is about that"
     assert () == result.violations
