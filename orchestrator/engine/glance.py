@@ -200,10 +200,13 @@ def glance_at(place: Place) -> Iterator[Glance]:
         with _postgres(place.url) as query:
             yield _checked(Glance(query))
         return
+    nothing = NotFound(f"no state in {place.file.parent}: nothing was deployed from here yet")
     if not place.file.exists():
-        raise NotFound(f"no state in {place.file.parent}: nothing was deployed from here yet")
+        raise nothing
     with sqlite_errors(place.file), closing(sqlite3.connect(f"{place.file.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("PRAGMA busy_timeout = 2000")
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise nothing  # Its first command has made the file, and is about to make the tables.
         yield _checked(Glance(lambda sql, given: connection.execute(sql, given).fetchall()))
 
 

@@ -28,6 +28,7 @@ class Ended:
 
     def json(self, schema: str) -> dict[str, Any]:
         """What was printed, after it has been held to schemas/NAME.json."""
+        assert self.out, f"nothing was printed; {self.code}: {self.err}"
         data: dict[str, Any] = json.loads(self.out)
         assert [] == errors(schema, data)
         return data

@@ -80,6 +80,13 @@ def test_reading_what_is_not_there_is_not_found_and_creates_nothing(tmp_path: Pa
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_file_in_which_the_first_command_is_about_to_make_the_tables_is_no_state_yet(tmp_path: Path) -> None:
+    place = Place.of(tmp_path / "state")
+    place.prepare()
+    with pytest.raises(NotFound, match="nothing was deployed"), glance_at(place):
+        pass
+
+
 def test_a_glance_sees_what_the_store_wrote_and_cannot_write(place: Place) -> None:
     with glance_at(place) as glance:
         assert {"state": "x"} == glance.load("r1").state
