@@ -127,8 +127,9 @@ def _long_dead(world: World, zone: ZoneTruth) -> bool:
 
 
 def _lost(zone: ZoneTruth) -> bool:
-    """Nobody reaches it, or its power is back and none of its instances is yet."""
-    return zone.dark or not any(box.life is Life.RUNNING for box in zone.boxes)
+    """Nobody reaches it, or its power is back and none of what a fault took is yet. What a run replaces is no fault."""
+    lost = [box.lost_to_fault and box.life is not Life.RUNNING for box in zone.boxes]
+    return zone.dark or (bool(lost) and all(lost))
 
 
 class OnlyHealthyAdvances(Edges):

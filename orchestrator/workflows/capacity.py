@@ -189,9 +189,8 @@ class Capacity:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
         loads |= {z: ZoneLoad(z, loads[z].rps, loads[z].instances, 0) for z in beside & loads.keys()}
-        plan = await self._plan(
-            job, loads, may_scale=may_scale and not beside
-        )  # More of what is out would carry nothing.
+        # More of what is out would carry nothing.
+        plan = await self._plan(job, loads, may_scale=may_scale and not beside)
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads

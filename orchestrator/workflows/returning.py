@@ -304,9 +304,8 @@ class Returning:
 
         async def look() -> str | NotYet:
             seen = await self._steering.until_zone(job.zone, job.fence)
-            if not isinstance(
-                seen, NotYet
-            ):  # A cloud's answer may be older than what was just written: asked once more.
+            if not isinstance(seen, NotYet):
+                # A cloud's answer may be older than what was just written: it is asked once more.
                 seen = await self._steering.until_zone(job.zone, job.fence)
             return seen if isinstance(seen, NotYet) else told(seen)
 
