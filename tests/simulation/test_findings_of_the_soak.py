@@ -391,3 +391,15 @@ def test_i1_a_zone_whose_evacuation_had_to_wait_is_not_emptied_to_be_brought_bac
     result = simulate(1, replace(scene, zone_orders=again))
     assert when(result, "interrupted", "evacuate"), "this history is about that"
     assert () == result.violations
+
+
+def test_a_zone_does_not_join_on_an_answer_from_before_it_left() -> None:
+    """Its cloud told what had been true before the drain, and the zone stayed out for good. Seed 1796039112386."""
+    scene = Scenario(make_topology({AZURE: 3}), users_rps=60.0)
+    drains_s = when(simulate(1, scene), "effect-began", "drain")[0]
+    scene = replace(scene, commands=(Command(drains_s + 0.3, "abort"),))
+    # The drain's own look after its write (call 21) is lost, and the join's (27) is answered from before.
+    result = simulate(1, replace(scene, plan={21: Fault.NOT_DONE, 27: Fault.STALE}))
+    looks = [h.what for h in result.trace if h.kind == "injected"]
+    assert ["not-done in traffic.read", "stale in traffic.read"] == looks, "this history is about that"
+    assert (result.status, result.violations) == ("aborted", ())
