@@ -76,6 +76,9 @@ async def test_a_target_that_a_hand_put_back_is_taken_out_again(rig: AwsRig) -> 
 
 
 async def test_a_process_that_never_saw_an_instance_knows_the_zone_that_it_drains_from(rig: AwsRig) -> None:
+    long = [{"Key": "deregistration_delay.timeout_seconds", "Value": "20"}]  # A new process's first read takes a while.
+    steady = rig.region.front["steady_target_group_arn"]
+    hand(rig, "elbv2").modify_target_group_attributes(TargetGroupArn=steady, Attributes=long)
     await rig.resize(rig.zone.id, 2)
     await until(
         rig,
