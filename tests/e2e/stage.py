@@ -202,7 +202,17 @@ class Stage:
             if state is not None and so(state):
                 return state
             time.sleep(0.03)
-        raise AssertionError(f"not within {timeout_s} s: {what}; the run: {self.state()}")
+        raise AssertionError(f"not within {timeout_s} s: {what}; {self._last_words()}; the run: {self.state()}")
+
+    def _last_words(self) -> str:
+        """Of the newest `failout` process: whoever waits for what it does wants to know."""
+        if not self._processes:
+            return "no failout was started"
+        newest = self._processes[-1].process
+        if newest.poll() is None:
+            return "failout still runs"
+        out, err = newest.communicate()
+        return f"failout had ended with {newest.returncode}: {out[-1000:]}{err[-2000:]}"
 
     def until_zone(self, zone: str, *states: str, timeout_s: float = 90.0) -> DeployState:
         return self.until(lambda s: s.zone(zone).state in states, timeout_s, f"{zone} {' or '.join(states)}")

@@ -127,9 +127,9 @@ def test_aws_without_capacity_sends_what_it_cannot_carry_to_azure_whose_fleets_g
             made.lab("/cloud-fault", cloud="aws", zone=zone, room=2)
     deploy = made.deploy("v2")
     made.until_zone(AZURE, Z.BAKING)
+    doubled = time.time()
     made.traffic.turn(2 * RATE)
     until_out(made, "aws/us-east-1b")
-    moved = time.time()
     ended = deploy.wait()
     users = made.seen(deploy.started_at)
     assert {} == users.failures
@@ -139,4 +139,4 @@ def test_aws_without_capacity_sends_what_it_cannot_carry_to_azure_whose_fleets_g
     assert "sufficient" in replanned
     assert {"aws"} == {e["zone"].partition("/")[0] for e in scaled(made, deploy.started_at, "refused")}
     case.tell("Load doubles, AWS has no capacity: Azure takes the rest", users, "succeeded, the usual weights are back",
-              f"{replanned}; {grown(made, moved, 'azure')}")  # fmt: skip
+              f"{replanned}; {grown(made, doubled, 'azure')}")  # fmt: skip

@@ -186,8 +186,10 @@ def test_a_version_that_leaks_until_it_dies_is_seen_in_a_bake_that_is_long_enoug
         assert (10, "failed") == (ended.code, ended.run and ended.run.status), ended.err[-2000:]
         back_at_v1(made, ended)
         kinds = ended.kinds(FIRST)
-        assert kinds.index("joined") < kinds.index("unhealthy")
+        # By what users saw, or by the count of instances where the balancer had taken the dead out of service already.
+        found = next(kind for kind in kinds if kind in {"unhealthy", "incomplete"})
+        assert kinds.index("joined") < kinds.index(found)
     case.tell(
         "v2-leaks: dies a minute after boot, bake of 70 s", users, "failed; zone back at v1",
-        f"requests on their way when the processes died: {users.failures or 'none'}; {ended.evidence('unhealthy')}",
+        f"requests on their way when the processes died: {users.failures or 'none'}; {ended.evidence(found)}",
     )  # fmt: skip
