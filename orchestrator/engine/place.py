@@ -5,12 +5,13 @@ Stdlib only, because `failout status` starts here. One process at a time carries
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,13 +66,20 @@ class Place:
         return self.folder / "failout.db" if self.folder else None
 
     def prepare(self) -> None:
-        """Create folder (0700) and files (0600) before a database library does it with wider permissions."""
+        """Create folder (0700) and files (0600) before a database library does it with wider permissions.
+
+        A file that is there is not opened: closing it would drop the locks that SQLite holds on it for this process, and
+        another could take it for unused (sqlite.org/howtocorrupt.html, 2.2).
+        """
         if self.folder is None:
             return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in ("failout.db", "dbos.db"):
-                os.close(os.open(self.folder / name, os.O_CREAT | os.O_RDWR, 0o600))
+            for file in (self.folder / "failout.db", self.folder / "dbos.db"):
+                with suppress(FileExistsError):
+                    os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                if not os.access(file, os.R_OK | os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise _unusable(self.folder, error) from error
 

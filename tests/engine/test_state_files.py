@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_a_file_in_which_the_first_command_is_about_to_make_the_tables_is_no_sta
     place.prepare()
     with pytest.raises(NotFound, match="nothing was deployed"), glance_at(place):
         pass
+
+
+def test_whoever_asks_whether_the_state_is_free_keeps_his_own_locks_on_it(tmp_path: Path) -> None:
+    """Closing any descriptor of a file ends all POSIX locks that the process has on it, SQLite's too."""
+    place = Place.of(tmp_path / "state")
+    place.prepare()
+    other = f"import sqlite3; sqlite3.connect({str(place.file)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    with closing(sqlite3.connect(place.file, isolation_level=None)) as mine:
+        mine.execute("BEGIN IMMEDIATE")
+        assert place.is_free()
+        told = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
+    assert "database is locked" in told
 
 
 def test_a_glance_sees_what_the_store_wrote_and_cannot_write(place: Place) -> None:
