@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from orchestrator.clouds import IMPORTING
 from orchestrator.clouds.aws.session import READ_ATTEMPTS, AwsSession
 from orchestrator.core.errors import Denied, FailoutError
 from orchestrator.core.topology import Region
@@ -71,7 +72,8 @@ class _Look:
         return self._clients[service]
 
     def _ask(self, call: str, work: Callable[[], Any]) -> Any:  # noqa: ANN401
-        from orchestrator.clouds.aws.errors import AWS_ERRORS, translate  # noqa: PLC0415
+        with IMPORTING:
+            from orchestrator.clouds.aws.errors import AWS_ERRORS, translate  # noqa: PLC0415
 
         try:
             return work()

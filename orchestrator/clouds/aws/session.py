@@ -16,6 +16,7 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestrator.clouds import IMPORTING
 from orchestrator.ports import Fence
 
 if TYPE_CHECKING:  # boto3 takes 0.3 s to import, and its stubs are for development only.
@@ -97,8 +98,9 @@ class AwsSession:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def make_client(self, service: str, region: str, endpoint_url: str | None, attempts: int) -> Any:  # noqa: ANN401
-        import boto3  # noqa: PLC0415
-        from botocore.config import Config  # noqa: PLC0415
+        with IMPORTING:
+            import boto3  # noqa: PLC0415
+            from botocore.config import Config  # noqa: PLC0415
 
         config = Config(
             connect_timeout=CONNECT_S,
@@ -150,7 +152,8 @@ class AwsEndpoint:
 
 
 def _translated(clients: Clients, where: str, call: str, work: Callable[[Clients], T]) -> T:
-    from orchestrator.clouds.aws.errors import AWS_ERRORS, translate  # noqa: PLC0415
+    with IMPORTING:
+        from orchestrator.clouds.aws.errors import AWS_ERRORS, translate  # noqa: PLC0415
 
     try:
         return work(clients)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from orchestrator.clouds import IMPORTING
+
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
     from azure.core.polling import LROPoller
@@ -104,10 +106,11 @@ class Arm:
             self._clients.close()
 
     def _ask(self, call: str, where: str, question: Callable[[Clients], T]) -> T:
-        from azure.core.exceptions import AzureError  # noqa: PLC0415
+        with IMPORTING:
+            from azure.core.exceptions import AzureError  # noqa: PLC0415
 
-        from orchestrator.clouds.azure.errors import translate  # noqa: PLC0415
-        from orchestrator.clouds.azure.sdk import Clients  # noqa: PLC0415
+            from orchestrator.clouds.azure.errors import translate  # noqa: PLC0415
+            from orchestrator.clouds.azure.sdk import Clients  # noqa: PLC0415
 
         with self._lock:
             self._clients = self._clients or Clients(self.subscription_id, self.endpoint_url, self._credential)

@@ -12,6 +12,7 @@ from azure.core.credentials import TokenCredential
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import RetryPolicy, SansIOHTTPPolicy
+from azure.core.pipeline.transport import RequestsTransport  # noqa: F401 - what the clients load otherwise, unguarded
 from azure.core.polling import PollingMethod
 from azure.core.rest import HttpRequest
 from azure.mgmt.compute import ComputeManagementClient
@@ -19,6 +20,7 @@ from azure.mgmt.core.exceptions import ARMErrorFormat
 from azure.mgmt.network import NetworkManagementClient
 from azure.mgmt.trafficmanager import TrafficManagerManagementClient
 
+from orchestrator.clouds import IMPORTING
 from orchestrator.clouds.azure.arm import Progress
 from orchestrator.clouds.azure.errors import retry_after_s
 
@@ -33,7 +35,8 @@ class Clients:
 
     def __init__(self, subscription_id: str, endpoint_url: str, credential: TokenCredential | None) -> None:
         if credential is None:
-            from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (0.4 s, and the lab never needs it)
+            with IMPORTING:
+                from azure.identity import DefaultAzureCredential  # noqa: PLC0415  (0.4 s, and the lab never needs it)
 
             credential = DefaultAzureCredential()
         options: dict[str, Any] = {
