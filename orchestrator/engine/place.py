@@ -5,7 +5,6 @@ Stdlib only, because `failout status` starts here. One process at a time carries
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -79,7 +78,7 @@ class Place:
                 with suppress(FileExistsError):
                     os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
                 if not os.access(file, os.R_OK | os.W_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                    os.close(os.open(file, os.O_RDWR))  # which fails, and says why
         except OSError as error:
             raise _unusable(self.folder, error) from error
 
