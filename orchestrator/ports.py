@@ -13,6 +13,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal, Protocol
 
+import msgspec
+
 from orchestrator.core.health import Counters, InstanceProbe, Synthetic
 from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
@@ -29,8 +31,7 @@ class Fence(Protocol):
         """Raise StaleCarrier when the lease or the run belongs to someone else now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(msgspec.Struct, frozen=True):
     """One instance as its cloud describes it. `version` is the release version it was launched or upgraded with.
 
     `running` says the cloud calls it running (InService, Succeeded); whether it works is the agent's to say.
@@ -44,8 +45,7 @@ class Instance:
     on_model: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Autoscaler:
+class Autoscaler(msgspec.Struct, frozen=True):
     """The cloud's own: between how many instances it moves the fleet while it is `enabled`."""
 
     minimum: int
@@ -53,8 +53,7 @@ class Autoscaler:
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FleetSeen:
+class FleetSeen(msgspec.Struct, frozen=True):
     """`autoscaling` False: nothing but Failout changes the number of instances. `model_version`: what new instances get.
 
     `autoscaler` None: the zone has none, or it could not be read; then `unread` says why, and `autoscaling` is True.
@@ -144,8 +143,7 @@ class GlobalTraffic(Protocol):
     async def apply(self, weights: Mapping[str, int], fence: Fence) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """An instance as the region agent reaches it: private address and port."""
 
     id: str

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, TypeVar
 
 import httpx
+from msgspec import structs
 
 from orchestrator.core.errors import Denied, Rejected, Transient
 from orchestrator.core.health import Counters, InstanceProbe, Synthetic
@@ -69,7 +69,7 @@ class HttpAgent:
         fields: Mapping[str, Any] | None = None,
         lasts_s: float = 0.0,
     ) -> T:
-        body = {"peers": [asdict(peer) for peer in peers], **(fields or {})}
+        body = {"peers": [structs.asdict(peer) for peer in peers], **(fields or {})}
         timeout = httpx.Timeout(lasts_s + self._timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
             response = await self._http.post(f"/v1/{name}", json=body, timeout=timeout)

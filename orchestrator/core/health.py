@@ -40,8 +40,7 @@ class Counters(msgspec.Struct, frozen=True):
     latency: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """What a zone served between two readings. `p99_ms` is None when nothing was served."""
 
     seconds: float

@@ -7,13 +7,13 @@ The document says where traffic should be; a reconciler makes the clouds match i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from orchestrator.core.machine import Json
 
@@ -54,14 +54,13 @@ def without_surplus(instances: int, now: int) -> ZoneTraffic:
     return ZoneTraffic(Placement.RAMP, floor(instances * 1000 / now) / 1000, instances)
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredTraffic:
+class DesiredTraffic(msgspec.Struct, frozen=True):
     """`version` grows with every change; `fence` is the lease's fencing number of the run that wrote it (0: nobody)."""
 
     version: int
     fence: int
     zones: Mapping[str, ZoneTraffic]
-    region_weights: Mapping[str, int] = field(default_factory=dict)
+    region_weights: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     def with_zone(self, zone: str, traffic: ZoneTraffic, fence: int) -> DesiredTraffic:
         if self.zones.get(zone) == traffic and self.fence == fence:
@@ -74,8 +73,7 @@ class DesiredTraffic:
         return replace(self, version=self.version + 1, fence=fence, region_weights=dict(weights))
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneSeen:
+class ZoneSeen(msgspec.Struct, frozen=True):
     """What a cloud says of one zone's traffic, read back.
 
     `taking`: instances that new traffic can reach. `draining`: instances whose old connections are still allowed.

@@ -131,7 +131,7 @@ class _Loop(Generic[S]):
         return await self._act(run, state, chosen)
 
     def _state(self, run: Run) -> S:
-        """Parse once after every commit: a run that waits is read many times a minute, and only commits change its state."""
+        """Parse a row once: a run that waits is read many times a minute, and only commits change its state."""
         if self.parsed is None or self.parsed[0] != run.seq:
             self.parsed = (run.seq, self.machine.parse(run.state))
         return self.parsed[1]
@@ -186,6 +186,7 @@ class _Loop(Generic[S]):
             extra=self.machine.extra_slot(after),
         )
         await self.store.commit(run, advance, now)
+        self.parsed = (run.seq + 1, after)
         self.log(
             event.kind,
             run=run.id,

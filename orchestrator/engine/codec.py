@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.traffic import DesiredTraffic, Placement, ZoneTraffic
+from orchestrator.core.traffic import DesiredTraffic, ZoneTraffic
 from orchestrator.ports import Peer
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
@@ -61,6 +61,14 @@ def event_of(text: str) -> Event:
     return Event(**json.loads(text))
 
 
+class _Traffic(msgspec.Struct):
+    zones: dict[str, ZoneTraffic]
+    region_weights: dict[str, int]
+
+
+_read_traffic = msgspec.json.Decoder(_Traffic).decode
+
+
 def traffic_text(desired: DesiredTraffic) -> str:
     zones: dict[str, Json] = {
         zone: {"placement": str(traffic.placement), "share": traffic.share, "least": traffic.least}
@@ -70,11 +78,8 @@ def traffic_text(desired: DesiredTraffic) -> str:
 
 
 def traffic_of(text: str, version: int, fence: int) -> DesiredTraffic:
-    data: dict[str, Any] = json.loads(text)
-    zones = {
-        zone: ZoneTraffic(Placement(t["placement"]), t["share"], t.get("least", 0)) for zone, t in data["zones"].items()
-    }
-    return DesiredTraffic(version, fence, zones, data["region_weights"])
+    document = _read_traffic(text)
+    return DesiredTraffic(version, fence, document.zones, document.region_weights)
 
 
 def peers_text(peers: Sequence[Peer]) -> str:

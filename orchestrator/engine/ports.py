@@ -81,8 +81,7 @@ class Pending(msgspec.Struct, frozen=True):
     killed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(msgspec.Struct, frozen=True):
     """One commit: the event, the effect it came of (None: raised by the machine itself), and the state after it.
 
     `zone` is the zone whose lease this state needs, `extra` beyond the slots that there are: it is dead, or I1 is
@@ -99,8 +98,7 @@ class Advance:
     extra: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One line of a run's history. `seq` is None for a carrier that gave up: nothing was folded in."""
 
     run: str

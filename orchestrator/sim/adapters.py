@@ -26,6 +26,9 @@ HALF_A_GRAIN = 0.0025  # of AwsTraffic
 _FAST_BUCKETS = (2, 5)  # 20 ms for most, 50 ms for the slowest twentieth
 _SLOW_BUCKETS = (8, 10)  # 150 ms and 300 ms: what +100 ms makes of them
 
+_UNREACHED = partial(
+    InstanceProbe, reachable=False, ready=False, admitted=False, version=None, in_flight=0, connections=0
+)
 _TURN = {Placement.OUT: 0, Placement.STEADY: 1, Placement.RAMP: 2}
 
 Parts = list[Callable[[], None]]
@@ -321,29 +324,28 @@ class SimAgent:
     wire: Wire
     region: str
 
-    def _reach(self, peer: Peer) -> Box | None:
-        box = self.world.boxes.get(peer.id)
-        if box is None or not box.listening:
-            return None
-        zone = box.zone
-        if zone.blows and (zone.dark or Blow.AGENT_CUT in zone.blows):
-            return None
-        return None if zone.zone.region != self.region else box
+    def _reach(self, peers: Sequence[Peer]) -> list[Box]:
+        """Those of them that answer it."""
+        boxes, reached = self.world.boxes, []
+        for peer in peers:
+            box = boxes.get(peer.id)
+            if box is None or not box.listening:
+                continue
+            zone = box.zone
+            cut = zone.blows and (zone.dark or Blow.AGENT_CUT in zone.blows)
+            if not cut and zone.zone.region == self.region:
+                reached.append(box)
+        return reached
 
     async def probe(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
         return await self.wire.read("agent.probe", _about(peers), partial(self._probes, tuple(peers)))
 
     def _probes(self, peers: Sequence[Peer]) -> Sequence[InstanceProbe]:
         self.world.settle()
-        now_s = self.world.now_s
-        return [self._probe(peer, now_s) for peer in peers]
+        reached = {box.id: self._probe(box, self.world.now_s) for box in self._reach(peers)}
+        return [reached.get(peer.id) or _UNREACHED(peer.id) for peer in peers]
 
-    def _probe(self, peer: Peer, now_s: float) -> InstanceProbe:
-        box = self._reach(peer)
-        if box is None:
-            return InstanceProbe(
-                peer.id, reachable=False, ready=False, admitted=False, version=None, in_flight=0, connections=0
-            )
+    def _probe(self, box: Box, now_s: float) -> InstanceProbe:
         busy = box.rps > 0.0 or box.busy_until_s > now_s
         open_ = box.tail_until_s > now_s or box.rps > 0.0
         return InstanceProbe(
@@ -360,9 +362,15 @@ class SimAgent:
         return await self.wire.read("agent.counters", _about(peers), partial(self._counters, tuple(peers)))
 
     def _counters(self, peers: Sequence[Peer]) -> Mapping[str, Counters]:
+        """Each instance's own, as whole requests."""
         self.world.settle()
         self.world.count(self.world.regions[self.region])
-        return {box.id: _counts(box) for peer in peers if (box := self._reach(peer)) is not None}
+        counters = {}
+        for box in self._reach(peers):
+            requests = int(box.requests)
+            slow = min(int(box.slow_requests), requests) if box.slow_requests else 0
+            counters[box.id] = _counted(requests, int(box.errors), slow)
+        return counters
 
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
         request_s = self.world.physics.synthetic_s
@@ -372,20 +380,20 @@ class SimAgent:
         return answer
 
     def _synthesize(self, peers: Sequence[Peer], sent: int) -> Synthetic:
-        boxes = [self._reach(peer) for peer in peers]
-        fail_shares = [1.0 if box is None else load.fails(box, self.world.versions[box.version]) for box in boxes]
-        failed = round(sum(fail_shares) * sent / len(boxes)) if boxes else 0
-        slow = any(box is not None and load.slow(box, self.world.versions[box.version]) for box in boxes)
+        boxes, versions = self._reach(peers), self.world.versions
+        failing = sum(load.fails(box, versions[box.version]) for box in boxes) + len(peers) - len(boxes)
+        failed = round(failing * sent / len(peers)) if peers else 0
+        slow = any(load.slow(box, versions[box.version]) for box in boxes)
         if sent == failed:
             return Synthetic(sent, 0, failed, None, None)
         fast, tail = _SLOW_BUCKETS if slow else _FAST_BUCKETS
         return Synthetic(sent, sent - failed, failed, LATENCY_BOUNDS_MS[fast], LATENCY_BOUNDS_MS[tail])
 
     async def admit(self, peers: Sequence[Peer], *, admitted: bool, fence: Fence) -> None:
-        boxes = [box for box in map(self._reach, peers) if box is not None]
-        parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in boxes]
+        parts: Parts = [partial(self.world.set_admitted, box, admitted=admitted) for box in self._reach(peers)]
         await self.wire.write("agent.admit", _about(peers), parts, fence)
-        dark = [peer for peer in peers if self._reach(peer) is None]
+        reached = {box.id for box in self._reach(peers)}
+        dark = [peer for peer in peers if peer.id not in reached]
         if dark:
             raise Transient(f"{_about(dark)} did not take its admission flag")
 
@@ -399,20 +407,14 @@ def _about(peers: Sequence[Peer]) -> str:
     return ",".join([peer.id for peer in peers])
 
 
-def _counts(box: Box) -> Counters:
-    """The instance's own counters, as whole requests."""
-    requests = int(box.requests)
-    return _counted(requests, int(box.errors), min(int(box.slow_requests), requests) if box.slow_requests else 0)
-
-
 @lru_cache(maxsize=256)  # Instances that share a load evenly have counted the same.
 def _counted(requests: int, errors: int, slow: int) -> Counters:
     """Put requests into the buckets that a well and a slow one fall into."""
-    fast = requests - slow
     latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
-    for count, (most, slowest) in ((fast, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
-        latency[most] = count * 19 // 20
-        latency[slowest] = count - latency[most]
+    for count, (most, slowest) in ((requests - slow, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
+        if count:
+            latency[most] = count * 19 // 20
+            latency[slowest] = count - latency[most]
     return Counters(requests, errors, tuple(latency))
 
 

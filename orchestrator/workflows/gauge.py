@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -39,8 +38,7 @@ class ZoneReading(msgspec.Struct, frozen=True):
 Reading = Mapping[str, ZoneReading]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     at: float
     fleet: FleetSeen
     peers: list[Peer]

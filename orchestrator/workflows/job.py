@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from orchestrator.core.deploy_table import E
 from orchestrator.core.machine import Event, Json
@@ -52,8 +53,7 @@ class Progress(Protocol):
     def undo(self) -> Mapping[str, Json]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """`fence` is checked right before every write; `interrupted` says that the machine would do something else by now.
 
     `overrides`: rules that a person has overridden by name (I4); exactly these are skipped, and the evidence says so.

@@ -7,6 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
+from msgspec import structs
+
 from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
 from orchestrator.core.guards import refuse_second_zone_out
@@ -224,7 +226,7 @@ class OutingPerformer:
             out = await self._steering.until_zone(job.zone, job.fence)
             if isinstance(out, NotYet):
                 return out
-            fit = await self._returning.fit(replace(job, progress=replace(job.progress, goal=version)))
+            fit = await self._returning.fit(structs.replace(job, progress=replace(job.progress, goal=version)))
             if isinstance(fit, NotYet):
                 return fit
             steps = parse_steps(self._capacity.steps(job, fit))

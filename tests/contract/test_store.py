@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from core import proof_facts
+from msgspec import structs
 
 from orchestrator.core.errors import Bug, NotFound, Refused, Rejected, StaleCarrier, Transient
 from orchestrator.core.machine import Effect, Event, Json, Order
@@ -42,7 +43,7 @@ async def begin(
 
 def step(zone: str | None = None, event: Event | None = None, **changes: Any) -> Advance:
     advance = Advance({"step": 1}, "active", zone, False, event or Event("stepped"), None, 0.0)
-    return replace(advance, **changes)
+    return structs.replace(advance, **changes)
 
 
 @at_once

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import coroutine
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from toy import STEPS, Toy, ToyMachine
 
 from orchestrator.core.errors import IllegalTransition, StaleCarrier, Transient

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 from core.proof_facts import CALM, CALM_SAMPLES, T0, at, happened, history, topology
+from msgspec import structs
 
 from orchestrator.core.proof import derive
 from orchestrator.core.samples import Sample, ZoneSample
@@ -129,7 +130,7 @@ def test_curves_count_each_request_once_and_show_a_gap_where_nobody_was_heard() 
     slow = replace(
         CALM_SAMPLES[0],
         at=at(7),
-        zones={"aws/a": ZoneSample(3, replace(CALM_SAMPLES[0].zones["aws/a"].window, seconds=6.0))},
+        zones={"aws/a": ZoneSample(3, structs.replace(CALM_SAMPLES[0].zones["aws/a"].window, seconds=6.0))},
     )
     stretched = series_of([slow], at(0.5), 30.0)
     assert [0.0, 2.0, 4.0] == [p.at_s for p in stretched.points]
