@@ -77,6 +77,12 @@ class Doc:
             self.fail(key, f"{key!r} in {self.where} must be a number from {low:g} to {high:g}, not {value!r}")
         return value
 
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, f"{key!r} in {self.where} must be true or false, not {value!r}")
+        return value
+
     def sub(self, key: str) -> Doc:
         value = self.values.get(key)
         if not isinstance(value, Doc):
@@ -174,7 +180,7 @@ def read_settings(path: Path) -> Settings:
 def read_policy(doc: Doc) -> DeployPolicy:
     doc.only([f.name for f in fields(DeployPolicy)])
     given: dict[str, Any] = {}
-    for key, value in doc.values.items():
+    for key in doc.values:
         match key:
             case "gate":
                 given[key] = _read_gate(doc.sub(key))
@@ -183,9 +189,7 @@ def read_policy(doc: Doc) -> DeployPolicy:
             case "on_expiry":
                 given[key] = OnExpiry(_one_of(doc, key, [str(o) for o in OnExpiry]))
             case "scale_survivors":
-                if not isinstance(value, bool):
-                    doc.fail(key, f"{key!r} must be true or false, not {value!r}")
-                given[key] = value
+                given[key] = doc.flag(key)
             case "ramp_shares":
                 given[key] = _shares(doc, key)
             case _:

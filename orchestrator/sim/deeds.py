@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import msgspec
+
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.ports import Lease
 from orchestrator.sim.checkers import (
@@ -33,12 +35,11 @@ HEEDS_WITHIN_S = 30.0  # a look at every signal and every survivor with slow cal
 QUIET_S = 30.0  # on top of the longest effect
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(msgspec.Struct, frozen=True):
     """A process is about to change something through a port. `intended`: its run's row names an effect.
 
     `carrier` is whom the row of `run` names, seen there first at `since_s`; `stalled_until_s` when the process last woke
-    up from a SIGSTOP.
+    up from a SIGSTOP. A reconciler's deed is no run's.
     """
 
     process: str
@@ -49,6 +50,10 @@ class Deed:
     since_s: float
     stalled_until_s: float
     run: str
+
+    @classmethod
+    def of_nobody(cls, process: str, call: str, about: str, stalled_until_s: float) -> Deed:
+        return cls(process, call, about, False, None, 0.0, stalled_until_s, "")
 
 
 class People(Protocol):
@@ -164,7 +169,7 @@ class NothingStaysOutSilently(DeedChecker):
         self.clear(zone.zone.id)
 
     def wrote(self, world: World, deed: Deed) -> None:
-        if not deed.call.startswith("store."):
+        if deed.run and not deed.call.startswith("store."):
             self._acted_s = world.now_s
 
     def told(self, world: World) -> None:
@@ -207,6 +212,8 @@ class IntentFirst(DeedChecker):
     rule: ClassVar[str] = "I11"
 
     def wrote(self, world: World, deed: Deed) -> None:
+        if not deed.run:
+            return  # What a reconciler writes is what the document says, whoever's will that is.
         self.exercised += 1
         overtaken = deed.carrier != deed.process
         asleep = deed.stalled_until_s >= world.now_s - STOPS_WITHIN_S

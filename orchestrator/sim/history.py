@@ -31,9 +31,10 @@ from orchestrator.sim.coverage import WatchedMachine
 from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
 from orchestrator.sim.drills import Drills
 from orchestrator.sim.faults import Fault, Faults, Wire
+from orchestrator.sim.keeper import in_turns, reconciler
 from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
 from orchestrator.sim.people import LAST_ORDERS, LAST_ORDERS_SICK, Watchers, accepted
-from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching
+from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
 from orchestrator.sim.scheduler import at_once as _now
 from orchestrator.sim.signals import Outlook, SignalTurn
@@ -80,6 +81,7 @@ class History:
     store: MemoryStore = field(default_factory=MemoryStore)
     machine: WatchedMachine = field(default_factory=WatchedMachine)
     carriers: list[Process] = field(default_factory=list)
+    keepers: list[Process] = field(default_factory=list)  # beside the carriers, where there are reconcilers
     wall_skew_s: float = 0.0
     carried: dict[str, tuple[str | None, float]] = field(default_factory=dict)  # run -> its carrier, seen since when
     raised: list[Violation] = field(default_factory=list)
@@ -88,6 +90,8 @@ class History:
     checkers: list[Checker] = field(init=False)
     deeds: list[DeedChecker] = field(init=False)
     passing: list[DeedChecker] = field(init=False)  # those that look every second
+    logged: list[DeedChecker] = field(init=False)  # those that read the log
+    writing: list[DeedChecker] = field(init=False)  # those that judge writes
     outings: Outings = field(init=False)
     drills: Drills = field(init=False)
     outlook: Outlook = field(init=False)
@@ -117,6 +121,8 @@ class History:
         self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, **told)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
+        self.logged = [checker for checker in self.deeds if type(checker).logged is not DeedChecker.logged]
+        self.writing = [checker for checker in self.deeds if type(checker).wrote is not DeedChecker.wrote]
         persons = [PersonsDoing(outings=self.outings, cuts=self.faults.cuts)] if scene.zone_orders else []
         watch(self.world, [*persons, *self.checkers])
 
@@ -156,22 +162,49 @@ class History:
         self.runs[name] = run
         wire = Wire(process, self.scheduler, self.faults, on_call=self._called, on_write=self._wrote)
         store = cast("Store", SimStore(self.store, wire))
-        clock, topology = SimClock(self.scheduler, process), self.scenario.topology
+        clock = SimClock(self.scheduler, process)
+        ports = self._ports(wire, store, clock, SimNotifier(wire, on_notice=self._told))
+        if self.scenario.reconciles:
+            busy = set[str]()
+            ports = in_turns(ports, busy)
+            self._keep(process, busy)
+        body = carry(run, machine, performer(ports, store, wire), store, clock, process.name, self._log)
+        self.world.note("carrier starts", process.name)
+        return self.scheduler.spawn(process, body)
+
+    def _ports(self, wire: Wire, store: Store, clock: SimClock, notifier: SimNotifier) -> Ports:
+        topology = self.scenario.topology
         fleet, regions = SimFleet(self.world, wire), tuple(region.id for region in topology.regions)
-        ports = Ports(
+        return Ports(
             topology,
             {"aws": fleet, "azure": fleet},
             {"aws": AwsTraffic(self.world, wire), "azure": AzureTraffic(self.world, wire)},
             SimDns(self.world, wire),
             {region: SimAgent(self.world, wire, region) for region in regions},
             clock,
-            SimNotifier(wire, on_notice=self._told),
+            notifier,
             Book(store, topology.service),
             Releases(regions),
         )
-        body = carry(run, machine, performer(ports, store, wire), store, clock, process.name, self._log)
-        self.world.note("carrier starts", process.name)
-        return self.scheduler.spawn(process, body)
+
+    def _keep(self, process: Process, busy: set[str]) -> None:
+        """Beside the carrier, and for as long as it lives, the clouds are kept as the traffic document says."""
+        task = Process(f"{process.name}'s reconciler", beside=process)
+        process.beside = task
+        wire = Wire(task, self.scheduler, self.faults, on_call=self._called, on_write=self._put_back)
+        store, clock = cast("Store", SimStore(self.store, wire)), SimClock(self.scheduler, task)
+        ports = in_turns(self._ports(wire, store, clock, SimNotifier(wire, on_notice=self._noted)), busy)
+        self.scheduler.spawn(task, reconciler(ports, store, process.name).forever())
+        self.keepers.append(task)
+
+    def _noted(self, notice: Notice) -> None:
+        self.world.note("told", f"{notice.level} {notice.what}: {notice.evidence}")
+
+    def _put_back(self, process: Process, name: str, about: str) -> None:
+        if name != "notify":
+            self.world.note("puts back", about)
+            for checker in self.writing:
+                checker.wrote(self.world, Deed.of_nobody(process.name, name, about, process.stalled_until_s))
 
     def _called(self, name: str, about: str, fault: Fault | None) -> None:
         if fault is not None:
@@ -187,7 +220,7 @@ class History:
             self.carried[run.id] = (run.carrier, since_s)
         woke_s = process.stalled_until_s
         deed = Deed(process.name, name, about, run.effect is not None, run.carrier, since_s, woke_s, run.id)
-        for checker in self.deeds:
+        for checker in self.writing:
             checker.wrote(self.world, deed)
 
     def _told(self, notice: Notice) -> None:
@@ -202,13 +235,15 @@ class History:
         self.world.note("log", event, **{key: fields[key] for key in _TOLD if key in fields})
         if event == "unhealthy":
             self.world.found_sick_s[str(fields.get("zone"))] = self.world.now_s
-        for checker in self.deeds:
+        for checker in self.logged:
             checker.logged(self.world, event, str(fields.get("zone")))
 
     def supervise(self) -> None:
         """Start the run's carrier anew when it has died, and a second one when it hangs (it may wake up a zombie)."""
         for checker in self.passing:
             checker.passes(self.world)
+        for keeper in self.keepers:
+            self._blame(keeper)
         dead = False
         if self.carriers:
             last = self.carriers[-1]
@@ -261,27 +296,28 @@ class History:
         if self.scenario.away:
             zone = self.world.zones[self.scenario.away]
             self.world.take_by_hand(zone, out=True)
-            self.scheduler.at(self.scenario.away_until_s, lambda: self.world.take_by_hand(zone, out=False))
-        for strike in self.scenario.strikes:
-            self.scheduler.at(strike.at_s, lambda strike=strike: self._strike(strike))  # type: ignore[misc]
-        for command in self.scenario.commands:
-            self.scheduler.at(command.at_s, lambda command=command: self.order(command))  # type: ignore[misc]
-        for order in self.scenario.zone_orders:
-            self.scheduler.at(order.at_s, partial(self._order_zone, order))
-        for switching in self.scenario.switches:
-            self.scheduler.at(switching.at_s, lambda switching=switching: self.switch(switching))  # type: ignore[misc]
-        for turn in self.scenario.signals:
-            self.scheduler.at(turn.at_s, partial(self._turn, turn))
-        for cut in self.scenario.cuts:
-            self.scheduler.at(cut.at_s, lambda cut=cut: self._cut(cut))  # type: ignore[misc]
-        for at_s, skew_s in self.scenario.jumps:
-            self.scheduler.at(at_s, lambda skew_s=skew_s: self._jump(skew_s))  # type: ignore[misc]
-        for at_s, fault in self.scenario.deaths:
-            self.scheduler.at(at_s, lambda fault=fault: self._befall(fault))  # type: ignore[misc]
-        for zone_id in self.scenario.full:
+            self.scheduler.at(self.scenario.away_until_s, partial(self.world.take_by_hand, zone, out=False))
+        scene = self.scenario
+        timed: tuple[tuple[Sequence[Any], Callable[[Any], None]], ...] = (
+            (scene.strikes, self._strike),
+            (scene.hands, self._by_hand),
+            (scene.commands, self.order),
+            (scene.zone_orders, self._order_zone),
+            (scene.switches, self.switch),
+            (scene.signals, self._turn),
+            (scene.cuts, self._cut),
+        )
+        for things, act in timed:
+            for thing in things:
+                self.scheduler.at(thing.at_s, partial(act, thing))
+        for at_s, skew_s in scene.jumps:
+            self.scheduler.at(at_s, partial(self._jump, skew_s))
+        for at_s, fault in scene.deaths:
+            self.scheduler.at(at_s, partial(self._befall, fault))
+        for zone_id in scene.full:
             self.world.zones[zone_id].no_capacity = True
-        for at_s, users_rps in self.scenario.loads:
-            self.scheduler.at(at_s, lambda users_rps=users_rps: self.world.set_load(users_rps))  # type: ignore[misc]
+        for at_s, users_rps in scene.loads:
+            self.scheduler.at(at_s, partial(self.world.set_load, users_rps))
 
     def _strike(self, strike: Strike) -> None:
         if self.faults.healed:
@@ -289,6 +325,10 @@ class History:
         zone = self.world.zones[strike.zone]
         self.world.strike(zone, strike.blow, strike.hard)
         self.scheduler.after(strike.seconds, lambda: self.world.heal(zone))
+
+    def _by_hand(self, hand: Hand) -> None:
+        if not self.faults.healed:
+            self.world.take_by_hand(self.world.zones[hand.zone], out=False)
 
     def _turn(self, turn: SignalTurn) -> None:
         if self.faults.healed:

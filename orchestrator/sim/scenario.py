@@ -71,6 +71,14 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """Somebody uses a cloud's console: the zone gets all of its traffic, whatever Failout has in hand there."""
+
+    at_s: float
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One history's world. `rates` are chances per call, 0..1; `plan` says what befalls the n-th call, from 1."""
 
@@ -91,9 +99,11 @@ class Scenario:
     jumps: tuple[tuple[float, float], ...] = ()  # (at_s, seconds by which the wall clock is wrong from then on)
     deaths: tuple[tuple[float, Fault], ...] = ()  # (at_s, KILL_BEFORE or STALL), whatever the carrier is doing
     full: tuple[str, ...] = ()  # zones whose cloud has no room for more instances
+    hands: tuple[Hand, ...] = ()
     away: str = ""  # this zone was taken out by hand, behind Failout's back, before the run began
     away_until_s: float = 60.0
     deploy_at_s: float = 0.0  # when the deploy is asked for: a drill may be under way by then
+    reconciles: bool = False  # every carrier keeps the clouds as the document says beside it, as `failout serve` does
     attention: float = 0.0  # chance that somebody says something when a run moves, 0..1
     restart_s: float = 2.0  # from the death of a carrier to the next
     trouble_ends_s: float = 400.0  # from here on nothing goes wrong any more
@@ -153,6 +163,7 @@ _CALL_FAULTS = (
 _SWITCHES: tuple[SwitchName, ...] = ("freeze", "kill")
 ORDERS = ("pause", "resume", "abort", "rollback", "retarget", "suspend")
 ZONE_ORDERS = ("restore", "evacuate", "extend", "pause", "resume")
+RECONCILED = 0.25  # of all histories
 _RARE = ("denied", "long", "deserted", "full", "cut", "told")
 _KILLS = (Fault.KILL_BEFORE, Fault.KILL_INSIDE, Fault.KILL_AFTER, Fault.STALL)
 _SICK = (
@@ -189,7 +200,8 @@ def swarm(seed: int) -> Scenario:
     if random.random() < 0.3:
         scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
     scenario = _draw_rare(random, scenario) if random.random() < 0.3 else scenario
-    return _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
+    scenario = _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
+    return _draw_hands(Random(f"{seed} reconciler"), scenario)
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
@@ -370,6 +382,15 @@ def _draw_drills(random: Random, scenario: Scenario) -> Scenario:
         deploy_at_s=starts_s + random.uniform(5, 120),
         attention=max(scenario.attention, random.choice((0.0, 0.1))),
     )
+
+
+def _draw_hands(random: Random, scenario: Scenario) -> Scenario:
+    """Carriers that keep the clouds as the document says, and hands that change what it says there."""
+    if random.random() >= RECONCILED:
+        return scenario
+    zones = [zone.id for zone in scenario.topology.zones()]
+    hands = [Hand(random.uniform(0, 150), zone) for zone in zones if random.random() < 0.1]
+    return replace(scenario, reconciles=True, hands=tuple(hands))
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -26,7 +26,10 @@ class Killed(BaseException):
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One operating system process that carries runs. `wall_skew_s` is how far its wall clock is off."""
+    """One operating system process that carries runs. `wall_skew_s` is how far its wall clock is off.
+
+    `beside`: another task of it, as a Process of its own, with which it stops and dies.
+    """
 
     name: str
     alive: bool = True
@@ -36,6 +39,7 @@ class Process:
     wall_skew_s: float = 0.0
     stalled_until_s: float = 0.0
     began_s: float = 0.0
+    beside: Process | None = field(default=None, repr=False)
     _coroutine: Coroutine[Any, Any, Any] | None = field(default=None, repr=False)
 
     @property
@@ -50,6 +54,8 @@ class Process:
     def die(self) -> None:
         """End here and now, from the inside: what it did is done, what it knew is lost."""
         self.alive = False
+        if self.beside is not None:
+            self.beside.alive = False
         raise Killed(self.name)
 
 
@@ -107,15 +113,15 @@ class Scheduler:
 
     def kill(self, process: Process) -> None:
         """End it as kill -9 does: its clean-up code may run, but reaches nothing, because every port asks `process.check` first."""
-        process.alive = False
-        body, process._coroutine = process._coroutine, None  # noqa: SLF001
-        if body is not None:
-            with suppress(Killed, RuntimeError):  # it wanted to go on: a dead process may not
-                body.close()
+        for task in (process, process.beside):
+            if task is not None:
+                _end(task)
 
     def stall(self, process: Process, seconds: float) -> None:
         """SIGSTOP for `seconds`: it sleeps through its own deadlines and wakes without knowing (a zombie)."""
         process.stalled_until_s = max(process.stalled_until_s, self.now_s + seconds)
+        if process.beside is not None:
+            process.beside.stalled_until_s = process.stalled_until_s
 
     def run(self, until_s: float, until: Callable[[], bool] | None = None) -> None:
         """Let time pass to `until_s`, or stop as soon as `until()` holds, or when nothing is left to happen."""
@@ -157,12 +163,22 @@ class Scheduler:
             seconds = body.send(None)
         except StopIteration as stop:
             process.done, process.result, process._coroutine = True, stop.value, None  # noqa: SLF001
+            if process.beside is not None:
+                _end(process.beside)
         except Killed:
             process._coroutine = None  # noqa: SLF001
         except Exception as failure:  # noqa: BLE001 - a process may die of anything; the run's judge looks at it
             process.done, process.failure, process._coroutine = True, failure, None  # noqa: SLF001
         else:
             self.at(self.now_s + seconds, lambda: self._resume(process))
+
+
+def _end(process: Process) -> None:
+    process.alive = False
+    body, process._coroutine = process._coroutine, None  # noqa: SLF001 - the scheduler owns it
+    if body is not None:
+        with suppress(Killed, RuntimeError):  # it wanted to go on: a dead process may not
+            body.close()
 
 
 def at_once(call: Coroutine[Any, Any, T]) -> T:

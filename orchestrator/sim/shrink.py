@@ -18,7 +18,19 @@ from orchestrator.sim.scenario import BRISK, Cut, Scenario, Strike
 from orchestrator.sim.truth import WELL, Blow, Physics
 from orchestrator.sim.written import BLOWS, CUTS, DEATHS, DRILLS
 
-_LISTS = ("strikes", "commands", "loads", "switches", "zone_orders", "signals", "cuts", "jumps", "deaths", "full")
+_LISTS = (
+    "strikes",
+    "hands",
+    "commands",
+    "loads",
+    "switches",
+    "zone_orders",
+    "signals",
+    "cuts",
+    "jumps",
+    "deaths",
+    "full",
+)
 Atom = tuple[str, Any]
 
 
@@ -143,6 +155,7 @@ def render(scenario: Scenario, seed: int, heading: Iterable[str] = (), expect: I
     keys = ("deploy_at_s", "attention", "trouble_ends_s")
     given = {key: getattr(scenario, key) for key in keys if getattr(scenario, key) != getattr(plain, key)}
     lines += [f"{key}: {_n(value)}" for key, value in given.items()]
+    lines += ["reconciles: true"] if scenario.reconciles else []
     told = list(expect)
     return "\n".join([*lines, *(["expect:"] if told else []), *(f"  {line}" for line in told), ""])
 
@@ -191,6 +204,7 @@ def _events(scenario: Scenario) -> list[tuple[float, str]]:
     ]
     said += [(order.at_s, _zone_order(order)) for order in scenario.zone_orders]
     said += [(turn.at_s, f"signal {turn.name} is {turn.state} for {_n(turn.seconds)} s") for turn in scenario.signals]
+    said += [(hand.at_s, f"put zone {hand.zone} in by hand") for hand in scenario.hands]
     if scenario.away:
         said.append((0.0, f"take zone {scenario.away} out by hand until {_n(scenario.away_until_s)} s"))
     return said

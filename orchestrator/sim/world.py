@@ -53,6 +53,7 @@ class World:
     on_replaced: list[Callable[[World, Box], None]] = field(default_factory=list)
     disturbed_at_s: float = float("-inf")  # last fault, heal or rise of load
     found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
+    by_hand: list[ZoneTruth] = field(default_factory=list)  # zones that are in because somebody put them there
     _dirty: bool = True
     _dns_changes: int = 0
 
@@ -80,6 +81,9 @@ class World:
                 self._wake_when_tails_end(region)
         for watch in self.watchers:
             watch(self)
+        for zone in self.by_hand:
+            zone.by_hand = zone.presence > 0.0  # What has left again is in nobody's hand.
+        self.by_hand = [zone for zone in self.by_hand if zone.by_hand]
 
     def count(self, region: RegionTruth) -> None:
         """Bring the region's counters up to this moment."""
@@ -177,6 +181,7 @@ class World:
         self.disturbed_at_s = self.now_s
         self.note("by hand", zone.zone.id, out=out)
         zone.by_hand = not out
+        self.by_hand = [z for z in self.zones.values() if z.by_hand]
         if zone.region.aws:
             (self.detach if out else self.attach)(zone, STEADY_POOL)
             return

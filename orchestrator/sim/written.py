@@ -20,13 +20,13 @@ from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
-from orchestrator.sim.scenario import BRISK, Command, Cut, Scenario, Strike, Switching, make_topology
+from orchestrator.sim.scenario import BRISK, Command, Cut, Hand, Scenario, Strike, Switching, make_topology
 from orchestrator.sim.signals import SIGNALS, SignalTurn
 from orchestrator.sim.truth import Behaviour, Blow, Physics
 
 _TOP = ("service", "zones", "instances", "rps_per_instance", "load", "seed", "version", "policy", "physics")
 _TIMES = ("deploy_at_s", "trouble_ends_s")
-_KEYS = (*_TOP, *_TIMES, "attention", "chances", "calls", "full", "events", "expect")
+_KEYS = (*_TOP, *_TIMES, "attention", "reconciles", "chances", "calls", "full", "events", "expect")
 _EXPECTED = ("status", "violates", "harmed_max", "ended_within_s")
 _NAMED_FAULTS = tuple(str(f) for f in Fault if f not in {Fault.CLOCK_JUMP, Fault.CUT_OFF, Fault.ONE_WAY})
 
@@ -161,6 +161,7 @@ FORMS: tuple[_Form, ...] = (
         "signal SIGNAL is SAID for SECONDS s",
         lambda at_s, said: ("signals", SignalTurn(at_s, said["SIGNAL"], said["SAID"], float(said["SECONDS"]))),  # type: ignore[arg-type]
     ),
+    _Form("put zone ZONE in by hand", lambda at_s, said: ("hands", Hand(at_s, said["ZONE"]))),
     _Form(
         "take zone ZONE out by hand until SECONDS s",
         lambda _at_s, said: ("away", (said["ZONE"], float(said["SECONDS"]))),
@@ -189,6 +190,7 @@ def read_scenario(path: Path) -> Written:
     if "full" in doc.values:
         given["full"] = tuple(_known(doc, "full", zone, _zones(topology)) for zone in _texts(doc, "full"))
     given |= {key: doc.number(key, getattr(scenario, key), low=0.0, high=86400.0) for key in _TIMES}
+    given["reconciles"] = doc.flag("reconciles")
     given["attention"] = doc.number("attention", 0.0, low=0.0, high=1.0)
     seed = doc.number("seed", 1, low=0, high=2**53)
     return Written(replace(scenario, **given, **_events(doc, topology)), int(seed), _expectation(doc))
@@ -220,11 +222,9 @@ def _plain(doc: Doc, key: str, default: Any) -> Any:  # noqa: ANN401 - a Physics
     sub = doc.sub(key)
     sub.only([f.name for f in fields(default)])
     given: dict[str, Any] = {}
-    for name, value in sub.values.items():
+    for name in sub.values:
         if isinstance(getattr(default, name), bool):
-            if not isinstance(value, bool):
-                sub.fail(name, f"{name!r} in {key} must be true or false, not {value!r}")
-            given[name] = value
+            given[name] = sub.flag(name)
         else:
             given[name] = sub.number(name, 0.0, low=0.0, high=1.0 if name.endswith("_share") else 86400.0)
     return replace(default, **given)

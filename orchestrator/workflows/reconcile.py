@@ -1,7 +1,7 @@
 """Keeps the clouds as the traffic document says while no effect does: what a zombie or a hand wrote is put back.
 
-It judges nothing and decides nothing: the document is the will of the run that holds the lease, or of the last one that
-did. Before there is a document it does nothing.
+It puts back only what it has just seen as the document says. It asks no guard, so it carries out no wish itself: one
+that an effect has written and not reached (a pause, the kill switch) is the run's, which asks its guards anew (I1-I4).
 """
 
 from __future__ import annotations
@@ -9,23 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
 from orchestrator.core.errors import FailoutError, StaleCarrier
 from orchestrator.core.topology import Region, Zone
-from orchestrator.core.traffic import STEADY, DesiredTraffic, ZoneSeen, ZoneTraffic
+from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches
 from orchestrator.engine.ports import EVERY_SERVICE, Run, Store
 from orchestrator.ports import Fence, Notice, Traffic
+from orchestrator.workflows.steering import told
 from orchestrator.workflows.world import TrafficBook, World
 
 BUSY_S: Final = 1.0  # between two looks while a run is unfinished: a stale write is gone within two seconds
 IDLE_S: Final = 10.0  # while nothing runs, so that a cloud's budget of calls is not spent on nothing
+KNOWN_S: Final = 15.0  # what nobody has looked at for longer is not put back: much may have happened since (I1-I4)
+WEIGHTS: Final = "the global tier"
 # Effects that leave traffic as it is. All others steer it themselves, in the region of their zone or in all.
 STILL: Final = frozenset({"admit", "upgrade", "verify", "bake"})
 # These steer nothing themselves, and wait for days: the runs that they begin do.
 BEGINNERS: Final = frozenset({"runbook", "drill"})
+
+
+async def beside_each_other(acts: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*acts)
 
 
 class OneAtATime:
@@ -70,8 +78,17 @@ class DocumentFence:
         self.writes += 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    wish: object
+    at: float
+
+
 class Reconciler:
-    """One per service and process. `unfinished` gives the service's runs; `carrier` is this process's name on their rows."""
+    """One per service and process. `unfinished` gives the service's runs; `carrier` is this process's name on their rows.
+
+    `together` awaits what is done for every region: a cloud that does not answer holds up no other.
+    """
 
     def __init__(
         self,
@@ -80,9 +97,11 @@ class Reconciler:
         unfinished: Callable[[], Awaitable[Sequence[Run]]],
         carrier: str,
         counts: Counter[str],
+        together: Callable[[Iterable[Awaitable[None]]], Awaitable[None]] = beside_each_other,
     ) -> None:
         self._world, self._store, self._unfinished, self._carrier = world, store, unfinished, carrier
-        self._counts = counts
+        self._counts, self._together = counts, together
+        self._known: dict[str, _Known] = {}
 
     async def forever(self) -> None:
         while True:
@@ -105,7 +124,7 @@ class Reconciler:
             return True
         taken = {self._world.topology.region_of(effect.zone).id for effect in steered if effect.zone}
         free = [region for region in self._world.topology.regions if region.id not in taken]
-        await asyncio.gather(*(self._put_back(region, document) for region in free))
+        await self._together(self._put_back(region, document) for region in free)
         if not steered:
             await self._put_weights_back(document)
         return bool(runs)
@@ -116,21 +135,46 @@ class Reconciler:
 
     async def _put_back(self, region: Region, document: DesiredTraffic) -> None:
         fence = DocumentFence(self._world.book, document)
-        wanted = {zone.id: document.zones.get(zone.id, STEADY) for zone in region.zones}
+        traffic, astray, wanted = self._world.traffic(region), dict[str, str](), dict[str, ZoneTraffic]()
         with contextlib.suppress(FailoutError):  # This cloud cannot be asked, or the document has just been changed.
-            await self._world.traffic(region).apply(region, wanted, fence)
-        await self._tell(region.id, fence)
+            seen = await traffic.read(region)
+            for zone in region.zones:
+                there, wish = seen.get(zone.id), document.zones.get(zone.id, STEADY)
+                if there is None:
+                    continue
+                is_so = _is_placed(there, wish, traffic.grain(zone, there.total))
+                if self._goes_astray(zone.id, wish, is_so=is_so):
+                    astray[zone.id], wanted[zone.id] = told(there), wish
+            if wanted:
+                await traffic.apply(region, wanted, fence)
+        await self._tell(astray, fence)
 
     async def _put_weights_back(self, document: DesiredTraffic) -> None:
-        fence = DocumentFence(self._world.book, document)
-        if not document.region_weights:
-            return
-        if dict((await self._world.global_tier.read()).weights) != dict(document.region_weights):
-            await self._world.global_tier.apply(document.region_weights, fence)
-        await self._tell("the global tier", fence)
+        fence, wish = DocumentFence(self._world.book, document), dict(document.region_weights)
+        weights = dict((await self._world.global_tier.read()).weights) if wish else {}
+        if self._goes_astray(WEIGHTS, wish, is_so=weights == wish):
+            await self._world.global_tier.apply(wish, fence)
+            await self._tell({WEIGHTS: f"has {weights}"}, fence)
 
-    async def _tell(self, where: str, fence: DocumentFence) -> None:
+    def _goes_astray(self, what: str, wish: object, *, is_so: bool) -> bool:
+        """It is not as it should be, and was so, or was on its way back, when this was last looked at."""
+        now, known = self._world.clock.monotonic(), self._known.pop(what, None)
+        watched = known is not None and known.wish == wish and now - known.at <= KNOWN_S
+        if is_so or watched:
+            self._known[what] = _Known(wish, now)
+        return watched and not is_so
+
+    async def _tell(self, astray: Mapping[str, str], fence: DocumentFence) -> None:
         if fence.writes:
             self._counts["traffic_put_back"] += 1
-            told = f"{where} was not as the traffic document says; it is being put back"
-            await self._world.notifier.notify(Notice("warning", "", None, "traffic-put-back", told, "I1", None))
+            evidence = f"moved away from what the traffic document says, and is being put back: {_listed(astray)}"
+            await self._world.notifier.notify(Notice("warning", "", None, "traffic-put-back", evidence, "I1", None))
+
+
+def _is_placed(seen: ZoneSeen, wish: ZoneTraffic, grain: Fraction) -> bool:
+    """Where it should be, whatever its instances do there."""
+    return seen.placement is Placement.STEADY if wish == STEADY else matches(seen, wish, grain)
+
+
+def _listed(astray: Mapping[str, str]) -> str:
+    return "; ".join(f"{what} {seen}" for what, seen in astray.items())

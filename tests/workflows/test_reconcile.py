@@ -19,7 +19,7 @@ from orchestrator.engine.clock import SystemClock
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Advance, Run
 from orchestrator.ports import Fence, Notice
-from orchestrator.workflows.reconcile import OneAtATime, Reconciler
+from orchestrator.workflows.reconcile import KNOWN_S, OneAtATime, Reconciler
 from orchestrator.workflows.world import World
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -60,8 +60,21 @@ class Ears(FileCloud):
 
 
 @dataclass
+class Hands(SystemClock):
+    """A clock whose monotonic hands stand still until somebody moves them."""
+
+    at: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@dataclass
 class Bench:
+    """A deploy that has zone A out. The reconciler has looked once, and everything was as the document says."""
+
     folder: Path
+    clock: Hands = field(default_factory=Hands)
     store: MemoryStore = field(default_factory=MemoryStore)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -71,9 +84,7 @@ class Bench:
         self.book = Book(self.store)
         clouds = {region.cloud: self.cloud for region in SHAPE.regions}
         agents = {region.id: self.cloud for region in SHAPE.regions}
-        world = World(
-            SHAPE, clouds, clouds, FileDns(self.cloud), agents, SystemClock(), self.cloud, self.book, self.cloud
-        )
+        world = World(SHAPE, clouds, clouds, FileDns(self.cloud), agents, self.clock, self.cloud, self.book, self.cloud)
         self.reconciler = Reconciler(world, self.store, self.unfinished, "me", self.counts)
         do(self.store.create_run("d1", "gates", "deploy", {}, "active", author="ada", reason="", now=NOW))
         do(self.store.claim("d1", "me", NOW))
@@ -82,6 +93,8 @@ class Bench:
         self.document = DesiredTraffic(1, 1, zones, {region.id: region.weight for region in SHAPE.regions})
         do(self.store.save_traffic("gates", self.document, 0))
         self.place(A, OUT)
+        assert self.look()
+        assert 0 == self.counts["traffic_put_back"]
 
     async def unfinished(self) -> list[Run]:
         return [run for run in await self.store.runs("gates") if not run.finished]
@@ -129,6 +142,34 @@ def test_an_effect_that_steers_has_its_region_to_itself(bench: Bench, kind: str,
     bench.look()
     assert back == (bench.placements()[B] == "steady")
     assert "steady" == bench.placements()["azure/eastusc"]
+
+
+def test_i1_a_wish_that_no_effect_has_reached_is_left_to_its_run(bench: Bench) -> None:
+    """Its run was paused, or the kill switch was on: before it goes on it asks its guards, and nobody else does."""
+    weights = {AWS.id: 0, AZURE.id: 100}
+    wish = bench.document.with_zone(B, OUT, 1)
+    do(bench.store.save_traffic("gates", wish, 1))
+    do(bench.store.save_traffic("gates", wish.with_weights(weights, 1), 2))
+    before = bench.placements(), bench.cloud.content()["weights"]
+    for _ in range(3):
+        assert bench.look()
+    assert before == (bench.placements(), bench.cloud.content()["weights"])
+    assert [] == bench.cloud.heard
+
+
+def test_what_nobody_has_looked_at_for_long_is_not_put_back(bench: Bench) -> None:
+    """Another zone may be lost by now: to take one out again, or to put one back, would need the guards (I1, I2)."""
+    for zone, traffic in ((A, STEADY), ("azure/eastusc", OUT)):
+        bench.place(zone, traffic)
+    changed = bench.placements()
+    bench.clock.at += KNOWN_S + 0.1
+    assert bench.look()
+    assert changed == bench.placements()
+    bench.place(A, OUT)
+    bench.look()
+    bench.place(A, STEADY)
+    bench.look()
+    assert "out" == bench.placements()[A], "what has been as it should be since is kept so"
 
 
 def test_an_effect_of_no_zone_steers_everything(bench: Bench) -> None:

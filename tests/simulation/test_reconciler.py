@@ -1,0 +1,66 @@
+"""The reconciler beside its carrier: it asks no guard, so it puts back what has just been so, and carries out no wish."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.sim.faults import Fault
+from orchestrator.sim.history import Result
+from orchestrator.sim.run import simulate
+from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching, good_deploy
+from orchestrator.sim.truth import Blow
+
+KEPT = replace(good_deploy(), reconciles=True)
+AWS, FIRST, OTHER = "aws/us-east-1", "aws/us-east-1a", "azure/eastus-2"
+
+
+def when(result: Result, what: str, step: str) -> float:
+    return next(h.at_s for h in result.trace if h.what == what and h.args.get("step") == step)
+
+
+def put_back(result: Result) -> list[float]:
+    return [h.at_s for h in result.trace if h.kind == "puts back"]
+
+
+@pytest.mark.parametrize(
+    ("step", "move", "blow", "zone"),
+    [
+        pytest.param("drain", "detach steady", Blow.DEAD, OTHER, id="it does not leave beside a zone that died since"),
+        pytest.param("join", "attach steady", Blow.GRAY, FIRST, id="it does not come back though it fell sick since"),
+        pytest.param("ramp", "attach ramp", Blow.GRAY, FIRST, id="it gets no share though it fell sick since"),
+    ],
+)
+def test_i1_i2_a_wish_whose_run_was_stopped_before_it_came_true_waits_for_the_run(
+    step: str, move: str, blow: Blow, zone: str
+) -> None:
+    """The wish stood in the document when the kill switch was turned; it was carried out a minute later, unasked."""
+    calm = simulate(1, KEPT)
+    moved_s = next(h.at_s for h in calm.trace if f"{h.kind} {h.args.get('pool')}" == move)
+    free_s = moved_s + 60.0
+    scene = replace(
+        KEPT,
+        cuts=(Cut(moved_s - 0.025, AWS, 1.0),),
+        switches=(Switching(moved_s + 0.3, "kill", on=True), Switching(free_s, "kill", on=False)),
+        commands=(Command(moved_s + 2.0, "pause"),),
+        strikes=(Strike(moved_s + 10.0, zone, blow, 100.0, 0.5),),
+    )
+    result = simulate(1, scene)
+    assert when(result, "interrupted", step) < free_s, "this history is about that"
+    assert ([], ()) == (put_back(result), result.violations)
+
+
+def test_what_a_hand_puts_in_while_a_run_has_it_out_is_put_back_within_two_seconds() -> None:
+    upgrading_s = when(simulate(1, KEPT), "effect-began", "upgrade")
+    result = simulate(1, replace(KEPT, hands=(Hand(upgrading_s + 2.0, FIRST),)))
+    assert upgrading_s + 2.0 <= put_back(result)[0] <= upgrading_s + 4.0
+    assert ("succeeded", ()) == (result.status, result.violations)
+
+
+def test_a_reconciler_lives_and_dies_with_its_carrier() -> None:
+    """Else two would write, one of them for a process that is dead."""
+    scene: Scenario = replace(KEPT, deaths=((30.0, Fault.KILL_BEFORE),), hands=(Hand(30.5, FIRST),))
+    result = simulate(1, scene)
+    assert all(at_s >= 30.0 + scene.restart_s for at_s in put_back(result))
+    assert ("succeeded", ()) == (result.status, result.violations)
