@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.agent.client import HttpAgent
@@ -36,6 +37,7 @@ from orchestrator.operations.checks import Checks
 from orchestrator.operations.drill_steps import DrillSteps
 from orchestrator.operations.drills import BoundDrills, NamedSignals, RowsAndDoctor
 from orchestrator.operations.expiry import Expiries
+from orchestrator.operations.lasting import lasting
 from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations, Operation
 from orchestrator.operations.schedules import DrillSchedules
@@ -242,7 +244,7 @@ async def open_orchestrator(
         ended = reporting(engine.store.glance, settings.state)
         async with (
             recording(engine.store, worlds[0], settings.objective, log, ended),
-            _keeping(engine, worlds[0], settings, log if serving else None),
+            _keeping(engine, worlds[0], settings, log, serving=serving),
         ):
             yield engine, worlds[0]
 
@@ -263,15 +265,22 @@ def drill_checks(settings: Settings, log: Log) -> DrillChecks:
 
 
 @asynccontextmanager
-async def _keeping(engine: Engine, world: World, settings: Settings, serving: Log | None) -> AsyncIterator[None]:
-    """`serving`: the log of a process that stays, which fires the schedules of drills too."""
+async def _keeping(engine: Engine, world: World, settings: Settings, log: Log, *, serving: bool) -> AsyncIterator[None]:
+    """A process that stays (`serving`) fires the schedules of drills too."""
     store, service = engine.store, settings.service
     reconciler = Reconciler(world, store, lambda: store.unfinished(service), engine.carrier, engine.counts)
     expiries = Expiries(store, world.notifier, service, settings.policy, engine.carrier)
-    tasks = [asyncio.create_task(reconciler.forever()), asyncio.create_task(expiries.forever(world.clock))]
-    if serving is not None:
-        schedules = DrillSchedules(store, world.topology, settings.objective, serving)
-        tasks.append(asyncio.create_task(schedules.forever(world.clock)))
+    keepers: dict[str, Callable[[], Awaitable[None]]] = {
+        "reconciler": reconciler.forever,
+        "expiries": partial(expiries.forever, world.clock),
+    }
+    if serving:
+        schedules = DrillSchedules(store, world.topology, settings.objective, log)
+        keepers["schedules"] = partial(schedules.forever, world.clock)
+    tasks = [
+        asyncio.create_task(lasting(what, forever, world.clock, log, engine.counts))
+        for what, forever in keepers.items()
+    ]
     try:
         yield
     finally:

@@ -93,10 +93,10 @@ def metrics(rows: Glance, service: str, counts: Counter[str], now: datetime) -> 
         Metric(
             "failout_process_events_total",
             "counter",
-            "Since this process began: runs taken over, carriers that gave up, regions whose traffic was put back.",
+            "Since this process began: runs taken over, carriers that gave up, traffic put back, watchers that failed.",
             [
                 ({**of, "event": name}, float(counts[name]))
-                for name in ("takeovers", "carriers_gave_up", "traffic_put_back")
+                for name in ("takeovers", "carriers_gave_up", "traffic_put_back", "keepers_failed")
             ],
         ),
     ]
