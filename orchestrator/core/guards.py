@@ -51,10 +51,15 @@ def refuse_second_zone_out(zone: str, seen: Mapping[str, ZoneSeen]) -> Refusal |
     """I1: every other zone of the service must be steady, by what the clouds say now, not by what we remember."""
     if zone not in seen:
         return Refusal("I1", f"nobody can say where the traffic of {zone} goes")
-    others = sorted(z for z, s in seen.items() if z != zone and s.placement is not Placement.STEADY)
-    if others:
-        told = ", ".join(f"{z} is {seen[z].placement or 'between placements'}" for z in others)
-        return Refusal("I1", f"{zone} may not leave: {told}; one zone may be out at a time")
+    return refuse_beside_zones_out(zone, {z: s for z, s in seen.items() if z != zone})
+
+
+def refuse_beside_zones_out(place: str, others: Mapping[str, ZoneSeen]) -> Refusal | None:
+    """I1: the same for a zone or for regions that leave, and all zones that stay."""
+    out = sorted(z for z, s in others.items() if s.placement is not Placement.STEADY)
+    if out:
+        told = ", ".join(f"{z} is {others[z].placement or 'between placements'}" for z in out)
+        return Refusal("I1", f"{place} may not leave: {told}; one zone may be out at a time")
     return None
 
 

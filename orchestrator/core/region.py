@@ -239,7 +239,7 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
 
 def _transition(state: RegionState, event: Event) -> tuple[M, Phase]:
     try:
-        kind = _meaning(state, M(event.kind))
+        kind = meaning(state, M(event.kind))
         return kind, TRANSITIONS[state.phase][kind]
     except ValueError:
         raise IllegalTransition(f"{event.kind} is no event of a region") from None
@@ -247,7 +247,7 @@ def _transition(state: RegionState, event: Event) -> tuple[M, Phase]:
         raise IllegalTransition(f"{state.place}: {event.kind} while {state.phase}") from None
 
 
-def _meaning(state: RegionState, kind: M) -> M:
+def meaning(state: RegionState, kind: M) -> M:
     if kind is M.STEP_PASSED and state.step + 1 >= len(state.steps):
         return M.LAST_STEP_PASSED
     if kind is M.SETTLED and state.calling_off:

@@ -6,8 +6,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from orchestrator.core.guards import WEIGHT_MAX, Refusal, ZoneLoad
+from orchestrator.core.guards import (
+    WEIGHT_MAX,
+    Refusal,
+    ZoneLoad,
+    refuse_absent_survivors,
+    refuse_beside_zones_out,
+    refuse_unsound_survivors,
+)
+from orchestrator.core.health import GatePolicy
 from orchestrator.core.topology import Region, Topology
+from orchestrator.core.traffic import ZoneSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +26,28 @@ class RegionPlan:
     weights: Mapping[str, int]
     scale: Mapping[str, int] = field(default_factory=dict)
     arithmetic: str = ""
+
+
+def refuse_leaving(
+    leaving: Collection[str],
+    loads: Mapping[str, ZoneLoad],
+    seen: Mapping[str, ZoneSeen],
+    topology: Topology,
+    gate: GatePolicy,
+    overrides: Collection[str] = (),
+) -> Refusal | None:
+    """I1, I2: every zone that stays takes its part of the users, and is sound. Those that leave may be as sick as they like."""
+    place, regions = "+".join(leaving), tuple(r for r in topology.regions if r.id not in leaving)
+    stay = Topology(topology.service, regions, topology.global_tier)
+    others = {z.id: seen[z.id] for z in stay.zones() if z.id in seen}
+    for refusal in (
+        refuse_beside_zones_out(place, others),
+        refuse_absent_survivors(place, others),
+        refuse_unsound_survivors(place, loads, stay, gate),
+    ):
+        if refusal is not None and refusal.rule not in overrides:
+            return refusal
+    return None
 
 
 def plan_regions(

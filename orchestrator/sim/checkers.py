@@ -75,6 +75,8 @@ class OneZoneOut(Edges):
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
     zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave;
     so may one that has just come back, for as long as nobody could have seen that.
+    A whole region is out while the global tier answers without it: then no zone of another one leaves, and it leaves
+    only while all of those are in.
     So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
     beside it later. Does not verify: who asked, the lease's rows, a zone that gets too little only because DNS answers
     favour another region, or one that somebody has put back by hand.
@@ -83,6 +85,19 @@ class OneZoneOut(Edges):
     rule: ClassVar[str] = "I1"
     waived: Callable[[str], bool] = lambda _: False
     later: Callable[[str], frozenset[str]] = lambda _: frozenset()
+    region_waived: Callable[[str], bool] = lambda _: False
+    _regions_out: frozenset[str] = frozenset()
+
+    def look(self, world: World) -> None:
+        out = frozenset(region for region, weight in world.dns_weights.items() if not weight)
+        left, self._regions_out = out - self._regions_out, out
+        for region in left:
+            self.exercised += 1
+            self.clear(region)
+            others = [z for z in world.zones.values() if z.zone.region not in out]
+            away = [z.zone.id for z in others if not is_in(z) or _long_dead(world, z)]
+            if away and not self.region_waived(region):
+                self.report(world, region, f"left while out: {', '.join(away)}")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
         if zone.presence >= WHOLE or zone.by_hand:
@@ -91,6 +106,7 @@ class OneZoneOut(Edges):
         others = [z for z in world.zones.values() if z is not zone and z.zone.id not in self.later(zone.zone.id)]
         out = [z.zone.id for z in others if not is_in(z)]
         dead = [z.zone.id for z in others if _long_dead(world, z)]
+        dead += [region for region in self._regions_out if zone.zone.region not in self._regions_out]
         self.clear(zone.zone.id)
         excused = _long_dead(world, zone) or zone.lit_s >= world.now_s - DETECT_S or self.waived(zone.zone.id)
         if (out or dead) and not excused and serves(world, zone):

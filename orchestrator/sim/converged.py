@@ -9,13 +9,14 @@ from orchestrator.core.deploy_table import FINISHED, RunStatus
 from orchestrator.core.traffic import STEADY
 from orchestrator.sim.checkers import Violation
 from orchestrator.sim.drills import Drills
+from orchestrator.sim.moves import Moves
 from orchestrator.sim.scenario import Scenario
 from orchestrator.sim.scheduler import at_once
 from orchestrator.sim.truth import WELL, Life
 from orchestrator.sim.world import World
 
 
-def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drills) -> Iterator[Violation]:
+def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drills, moves: Moves) -> Iterator[Violation]:
     """Everything that is not as it should be. A sick version on hold is a named hold: a person must choose."""
 
     def late(zone: str, what: str) -> Violation:
@@ -24,6 +25,9 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
     for run in drills.outings.unfinished():
         outing = drills.outings.state(run)
         yield late(outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}")
+    for run in moves.unfinished():
+        move = moves.state(run)
+        yield late(move.place, f"{run.id} never ended: {move.phase}, {move.reason}")
     for run in drills.unfinished():
         drill = drills.state(run)
         yield late(drill.wish.place, f"{run.id} never ended: {drill.phase}, {drill.reason}")

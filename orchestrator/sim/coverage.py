@@ -20,6 +20,11 @@ from orchestrator.core.outing import OutingState
 from orchestrator.core.outing import meaning as meaning_for_outing
 from orchestrator.core.outing_row import OutingMachine
 from orchestrator.core.outing_table import HELD, TRANSITIONS, OutingEvent, Stage
+from orchestrator.core.region import ORDER_REFUSED as REGION_ORDER_REFUSED
+from orchestrator.core.region import TRANSITIONS as REGION_TRANSITIONS
+from orchestrator.core.region import M, Phase, RegionState
+from orchestrator.core.region import meaning as meaning_for_region
+from orchestrator.core.region_row import RegionMachine
 from orchestrator.core.topology import ZoneState
 
 OnMove: TypeAlias = Callable[
@@ -82,8 +87,31 @@ class WatchedDrills(DrillMachine):
         return after
 
 
+@dataclass(slots=True)
+class WatchedMoves(RegionMachine):
+    """The same for whole regions."""
+
+    taken: Counter[tuple[str, str]] = field(default_factory=Counter)
+    on_evacuation: Callable[[], None] = lambda: None
+
+    def apply(self, state: RegionState, event: Event, now: datetime) -> RegionState:
+        after = RegionMachine.apply(self, state, event, now)
+        if event.kind != REGION_ORDER_REFUSED:
+            kind = meaning_for_region(state, M(event.kind))
+            if REGION_TRANSITIONS[state.phase].get(kind) is after.phase:
+                self.taken[_of_region(state.phase), kind] += 1
+            unasked = "I3" in after.overrides or state.phase is not Phase.PREPARING
+            if after.phase is Phase.LEAVING is not state.phase and unasked:
+                self.on_evacuation()
+        return after
+
+
 def _of_outing(stage: str) -> str:
     return f"outing {stage}"
+
+
+def _of_region(phase: str) -> str:
+    return f"region {phase}"
 
 
 def _of_drill(phase: str) -> str:
@@ -114,12 +142,13 @@ def _others(before: DeployState, after: DeployState, zone: str) -> Iterator[tupl
 
 
 def every_transition() -> frozenset[tuple[str, str]]:
-    """(state, event) of the deploy's two tables, of the outing's and of the drill's."""
+    """(state, event) of the deploy's two tables, of the outing's, the drill's and the region's."""
     zones = ((str(state), str(event)) for state, events in ZONE_TRANSITIONS.items() for event in events)
     runs = ((str(status), str(event)) for status, events in RUN_TRANSITIONS.items() for event in events)
     outings = ((_of_outing(stage), str(event)) for stage, events in TRANSITIONS.items() for event in events)
     drills = ((_of_drill(phase), str(event)) for phase, events in DRILL_TRANSITIONS.items() for event in events)
-    return frozenset(zones) | frozenset(runs) | frozenset(outings) | frozenset(drills)
+    regions = ((_of_region(phase), str(event)) for phase, events in REGION_TRANSITIONS.items() for event in events)
+    return frozenset((*zones, *runs, *outings, *drills, *regions))
 
 
 def coverage(taken: Iterable[tuple[str, str]]) -> dict[str, Json]:

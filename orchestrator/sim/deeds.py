@@ -247,7 +247,9 @@ class NewestFirst(DeedChecker):
             self._in_hand.update(lease.fence for lease in self.leases())
 
     def logged(self, world: World, event: str, zone: str) -> None:
-        if event in {"unhealthy", "incomplete"} or (event == "admitted" and world.zones[zone].presence <= GONE):
+        if event in {"unhealthy", "incomplete"} or (
+            event == "admitted" and zone in world.zones and world.zones[zone].presence <= GONE
+        ):
             self._in_hand.update(lease.fence for lease in self.leases() if lease.zone == zone)
 
     def replaced(self, world: World, box: Box) -> None:
@@ -372,13 +374,18 @@ def all_checkers(
     policy: DeployPolicy,
     leases: Callable[[], Sequence[Lease]],
     people: People,
+    region_waived: Callable[[str, str], bool] = lambda _rule, _region: False,
     *,
     calm: bool,
     wrong_for_s: Callable[[], float] = lambda: 0.0,
     slowed_s: Callable[[], float] = lambda: 0.0,
 ) -> list[Checker]:
     return [
-        OneZoneOut(waived=lambda zone: people.waives("I1", zone), later=people.later),
+        OneZoneOut(
+            waived=lambda zone: people.waives("I1", zone),
+            later=people.later,
+            region_waived=lambda region: region_waived("I1", region),
+        ),
         OnlyHealthyAdvances(),
         CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s, slowed_s=slowed_s),
         JudgedAfterwards(max_utilisation=policy.max_utilisation),

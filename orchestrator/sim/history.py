@@ -24,7 +24,7 @@ from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.operations.deploys import order_around_drills, refuse_taken
 from orchestrator.operations.regions import make_way
 from orchestrator.ports import Notice
-from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet, SimNotifier
+from orchestrator.sim.adapters import SimNotifier
 from orchestrator.sim.checkers import Checker, Violation, watch
 from orchestrator.sim.converged import unconverged
 from orchestrator.sim.coverage import WatchedMachine
@@ -32,17 +32,20 @@ from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
 from orchestrator.sim.drills import Drills
 from orchestrator.sim.faults import Fault, Faults, Wire
 from orchestrator.sim.keeper import in_turns, reconciler
+from orchestrator.sim.moves import Moves, RegionOrder
 from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
 from orchestrator.sim.people import LAST_ORDERS, LAST_ORDERS_SICK, Watchers, accepted
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching
 from orchestrator.sim.scheduler import EPOCH, Process, Scheduler, SimClock
 from orchestrator.sim.scheduler import at_once as _now
 from orchestrator.sim.signals import Outlook, SignalTurn
-from orchestrator.sim.stores import Book, Releases, SimStore
-from orchestrator.sim.truth import WELL, Happening, healed
+from orchestrator.sim.stores import SimStore, ports_of
+from orchestrator.sim.truth import WELL, healed
 from orchestrator.sim.world import World, build
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.outing import OutingPerformer
+from orchestrator.workflows.region import RegionPerformer
 from orchestrator.workflows.world import World as Ports
 
 RUN = "run-1"
@@ -50,25 +53,6 @@ LONGEST_S = 6_000.0
 PATIENCE_S = 600.0  # a person looks after this long at what waits for them, though something else still tries
 SUPERVISE_S = 1.0
 _TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How one history ended. `events`: (effect, event) counts, for coverage; `ended_s` is virtual time."""
-
-    seed: int
-    status: str
-    ended_s: float
-    violations: tuple[Violation, ...]
-    exercised: dict[str, int]
-    faults: dict[str, int]
-    harmed: dict[str, float]
-    events: Counter[tuple[str, str]]
-    trace: tuple[Happening, ...]
-    transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    placed: dict[int, Fault] = field(default_factory=dict)  # what befell which call of the run
-    said: tuple[Command, ...] = ()  # by people who watched
-    said_of_zones: tuple[ZoneOrder, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,6 +78,7 @@ class History:
     writing: list[DeedChecker] = field(init=False)  # those that judge writes
     outings: Outings = field(init=False)
     drills: Drills = field(init=False)
+    moves: Moves = field(init=False)
     outlook: Outlook = field(init=False)
     watchers: Watchers = field(init=False)
     runs: dict[str, str] = field(default_factory=dict)  # process -> the run that it carries
@@ -111,14 +96,17 @@ class History:
         )
         self.faults = Faults(Random(f"{self.seed} faults"), scene.rates, scene.plan)
         self.outings = Outings(self.world, self.store, scene.policy, self._carry_outing)
+        self.moves = Moves(self.world, self.store, scene.policy, self._carry_move)
         self.outlook = Outlook(self.world)
         self.drills = Drills(self.outings, self.outlook, scene.policy, self._carry_drill, self._log)
         chance = Random(f"{self.seed} people")
         self.watchers = Watchers(chance, scene.attention, self.scheduler, self._order_unless_healed, self._order_zone)
-        for machine in (self.machine, self.outings.machine, self.drills.machine):
-            machine.on_move = self.watchers.moved
+        for watched in (self.machine, self.outings.machine, self.drills.machine):
+            watched.on_move = self.watchers.moved
         told = {"wrong_for_s": self.outlook.wrong_for_s, "slowed_s": self.faults.slowed_s}
-        self.checkers = all_checkers(scene.policy, self._leases, self.outings, calm=scene.calm, **told)
+        self.checkers = all_checkers(
+            scene.policy, self._leases, self.outings, self.moves.waives, calm=scene.calm, **told
+        )
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
         self.logged = [checker for checker in self.deeds if type(checker).logged is not DeedChecker.logged]
@@ -152,6 +140,9 @@ class History:
         machine = self.outings.machine
         return self._carry(run, f"{run} carrier-{number}", machine, lambda ports, *_: OutingPerformer(ports))
 
+    def _carry_move(self, run: str, number: int) -> Process:
+        return self._carry(run, f"{run} carrier-{number}", self.moves.machine, lambda ports, *_: RegionPerformer(ports))
+
     def _carry_drill(self, run: str, number: int) -> Process:
         return self._carry(run, f"{run} carrier-{number}", self.drills.machine, self.drills.performer)
 
@@ -163,7 +154,7 @@ class History:
         wire = Wire(process, self.scheduler, self.faults, on_call=self._called, on_write=self._wrote)
         store = cast("Store", SimStore(self.store, wire))
         clock = SimClock(self.scheduler, process)
-        ports = self._ports(wire, store, clock, SimNotifier(wire, on_notice=self._told))
+        ports = ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._told))
         if self.scenario.reconciles:
             busy = set[str]()
             ports = in_turns(ports, busy)
@@ -172,28 +163,13 @@ class History:
         self.world.note("carrier starts", process.name)
         return self.scheduler.spawn(process, body)
 
-    def _ports(self, wire: Wire, store: Store, clock: SimClock, notifier: SimNotifier) -> Ports:
-        topology = self.scenario.topology
-        fleet, regions = SimFleet(self.world, wire), tuple(region.id for region in topology.regions)
-        return Ports(
-            topology,
-            {"aws": fleet, "azure": fleet},
-            {"aws": AwsTraffic(self.world, wire), "azure": AzureTraffic(self.world, wire)},
-            SimDns(self.world, wire),
-            {region: SimAgent(self.world, wire, region) for region in regions},
-            clock,
-            notifier,
-            Book(store, topology.service),
-            Releases(regions),
-        )
-
     def _keep(self, process: Process, busy: set[str]) -> None:
         """Beside the carrier, and for as long as it lives, the clouds are kept as the traffic document says."""
         task = Process(f"{process.name}'s reconciler", beside=process)
         process.beside = task
         wire = Wire(task, self.scheduler, self.faults, on_call=self._called, on_write=self._put_back)
         store, clock = cast("Store", SimStore(self.store, wire)), SimClock(self.scheduler, task)
-        ports = in_turns(self._ports(wire, store, clock, SimNotifier(wire, on_notice=self._noted)), busy)
+        ports = in_turns(ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._noted)), busy)
         self.scheduler.spawn(task, reconciler(ports, store, process.name).forever())
         self.keepers.append(task)
 
@@ -254,6 +230,7 @@ class History:
             if (not last.running or hangs) and not self.run().finished:
                 self.start_carrier()
         self.outings.supervise(self._blame)
+        self.moves.supervise(self._blame)
         if self.drills.asked:
             self.drills.supervise(self._wall() + timedelta(seconds=self.wall_skew_s), self._blame)
         self.scheduler.after(self.scenario.restart_s if dead else SUPERVISE_S, self.supervise)
@@ -273,9 +250,14 @@ class History:
 
     def finished(self) -> bool:
         """The deploy has ended, and every outing that has been asked for by now."""
-        orders = self.scenario.zone_orders
-        to_come = orders and not self.faults.healed and self.scheduler.now_s <= orders[-1].at_s
-        return self.run().finished and not to_come and not self.outings.unfinished() and not self.drills.unfinished()
+        scene = self.scenario
+        last_s = [*(o.at_s for o in scene.zone_orders[-1:]), *(o.at_s for o in scene.region_orders[-1:])]
+        to_come = not self.faults.healed and any(self.scheduler.now_s <= at_s for at_s in last_s)
+        return self.run().finished and not to_come and not self.beside() and not self.drills.unfinished()
+
+    def beside(self) -> list[Run]:
+        """What people have out beside the deploy: zones, and regions."""
+        return [*self.outings.unfinished(), *self.moves.unfinished()]
 
     def waiting(self) -> bool:
         """Nothing goes on before a person says so."""
@@ -283,11 +265,11 @@ class History:
         waits = run.finished or run.status in {RunStatus.HELD, RunStatus.PAUSED}
         if not waits or self.drills.unfinished():
             return False
-        return all(outing.status in WAITS for outing in self.outings.unfinished())
+        return all(run.status in WAITS for run in self.beside())
 
     def waits_in_part(self) -> bool:
         """The deploy or an outing waits for a person; others may go on asking for the lease that it keeps."""
-        runs = (self.run(), *self.outings.unfinished())
+        runs = (self.run(), *self.beside())
         return any(run.status in {RunStatus.HELD, RunStatus.PAUSED, *WAITS} for run in runs)
 
     # Trouble, healing, convergence
@@ -303,6 +285,7 @@ class History:
             (scene.hands, self._by_hand),
             (scene.commands, self.order),
             (scene.zone_orders, self._order_zone),
+            (scene.region_orders, self._order_region),
             (scene.switches, self.switch),
             (scene.signals, self._turn),
             (scene.cuts, self._cut),
@@ -394,6 +377,12 @@ class History:
         elif order.kind != "abort" or not self.drills.abort(order.zone, self._wall()):
             self.outings.order(order)
 
+    def _order_region(self, order: RegionOrder) -> None:
+        if not self.faults.healed:
+            for checker in self.deeds:
+                checker.told(self.world)
+            self.moves.order(order)
+
     def _order_unless_healed(self, command: Command) -> None:
         if not self.faults.healed:
             self.order(command)
@@ -439,6 +428,7 @@ class History:
             if self.finished():
                 break
             self.outings.bring_back(again=turn > 0, deploying=not self.run().finished)
+            self.moves.bring_back()
             self.order(Command(0.0, order, overrides=accepted(self.state(), turn)))
             self._until(self.scheduler.now_s + LONGEST_S)
         self.scheduler.run(self.scheduler.now_s + 60.0)
@@ -456,6 +446,7 @@ class History:
                 if self.scheduler.now_s >= patient_s:
                     self.heal()
                     self.outings.bring_back()
+                    self.moves.bring_back()
                     patient_s += PATIENCE_S
                 self.scheduler.run(self.scheduler.now_s + 5.0)
 
@@ -470,7 +461,7 @@ class History:
     def _judge(self) -> Result:
         for region in self.world.regions.values():
             self.world.count(region)
-        violations = [*self.raised, *unconverged(self.state(), self.scenario, self.world, self.drills)]
+        violations = [*self.raised, *unconverged(self.state(), self.scenario, self.world, self.drills, self.moves)]
         for checker in self.checkers:
             violations += checker.violations
         return Result(
@@ -486,7 +477,7 @@ class History:
                 for record in _now(self.store.events(RUN))
             ),
             tuple(self.world.trace),
-            self.machine.taken + self.outings.machine.taken + self.drills.machine.taken,
+            self.machine.taken + self.outings.machine.taken + self.drills.machine.taken + self.moves.machine.taken,
             self.faults.placed,
             tuple(self.watchers.said),
             tuple(self.watchers.said_of_zones),

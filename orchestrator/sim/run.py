@@ -13,7 +13,8 @@ from typing import cast
 from orchestrator.core.machine import Json
 from orchestrator.sim import scenario as scenarios
 from orchestrator.sim.coverage import coverage
-from orchestrator.sim.history import History, Result
+from orchestrator.sim.history import History
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import Scenario
 from orchestrator.sim.shrink import render, shrink
 

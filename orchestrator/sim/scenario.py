@@ -11,7 +11,9 @@ from orchestrator.core.policy import DeployPolicy, OnExpiry, OnFailure
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 from orchestrator.engine.ports import SwitchName
 from orchestrator.operations.outings import OVERRIDABLE
+from orchestrator.operations.regions import OVERRIDABLE as REGION_OVERRIDABLE
 from orchestrator.sim.faults import Fault
+from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.signals import SIGNALS, SignalTurn
 from orchestrator.sim.truth import WELL, Behaviour, Blow, Physics
@@ -94,6 +96,7 @@ class Scenario:
     loads: tuple[tuple[float, float], ...] = ()  # (at_s, users_rps)
     switches: tuple[Switching, ...] = ()
     zone_orders: tuple[ZoneOrder, ...] = ()  # in order of time
+    region_orders: tuple[RegionOrder, ...] = ()  # in order of time
     signals: tuple[SignalTurn, ...] = ()
     cuts: tuple[Cut, ...] = ()
     jumps: tuple[tuple[float, float], ...] = ()  # (at_s, seconds by which the wall clock is wrong from then on)
@@ -201,7 +204,7 @@ def swarm(seed: int) -> Scenario:
         scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
     scenario = _draw_rare(random, scenario) if random.random() < 0.3 else scenario
     scenario = _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
-    return _draw_hands(Random(f"{seed} reconciler"), scenario)
+    return _draw_regions(Random(f"{seed} regions"), _draw_hands(Random(f"{seed} reconciler"), scenario))
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:
@@ -391,6 +394,23 @@ def _draw_hands(random: Random, scenario: Scenario) -> Scenario:
     zones = [zone.id for zone in scenario.topology.zones()]
     hands = [Hand(random.uniform(0, 150), zone) for zone in zones if random.random() < 0.1]
     return replace(scenario, reconciles=True, hands=tuple(hands))
+
+
+def _draw_regions(random: Random, scenario: Scenario) -> Scenario:
+    """A whole region is moved elsewhere and back. No connection of its users lives longer than that takes."""
+    regions = [region.id for region in scenario.topology.regions]
+    if random.random() >= 0.08 or len(regions) < 2 or scenario.target != WELL:
+        return scenario
+    at_s = random.choice((random.uniform(0, 3), random.uniform(0, 150)))
+    region, overrides = random.choice(regions), tuple[str, ...]()
+    if random.random() < 0.15:
+        overrides = (random.choice(REGION_OVERRIDABLE),)
+    orders = [RegionOrder(at_s, "evacuate", region, overrides)]
+    for kind in ("return", *random.choices(("evacuate", "return", "resume"), k=random.randint(0, 2))):
+        at_s += random.choice((random.uniform(0, 5), random.uniform(5, 100)))
+        orders.append(RegionOrder(at_s, kind, random.choice(regions) if random.random() < 0.1 else region))
+    physics = replace(scenario.physics, connection_life_s=random.uniform(5, 20))
+    return replace(scenario, physics=physics, region_orders=tuple(orders))
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -12,8 +12,10 @@ from typing import Any
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.history import History, Result
+from orchestrator.sim.history import History
+from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import BRISK, Cut, Scenario, Strike
 from orchestrator.sim.truth import WELL, Blow, Physics
 from orchestrator.sim.written import BLOWS, CUTS, DEATHS, DRILLS
@@ -25,6 +27,7 @@ _LISTS = (
     "loads",
     "switches",
     "zone_orders",
+    "region_orders",
     "signals",
     "cuts",
     "jumps",
@@ -203,6 +206,7 @@ def _events(scenario: Scenario) -> list[tuple[float, str]]:
         for order in scenario.commands
     ]
     said += [(order.at_s, _zone_order(order)) for order in scenario.zone_orders]
+    said += [(order.at_s, _region_order(order)) for order in scenario.region_orders]
     said += [(turn.at_s, f"signal {turn.name} is {turn.state} for {_n(turn.seconds)} s") for turn in scenario.signals]
     said += [(hand.at_s, f"put zone {hand.zone} in by hand") for hand in scenario.hands]
     if scenario.away:
@@ -219,6 +223,11 @@ def _strike(strike: Strike) -> str:
 
 def _cut(cut: Cut) -> str:
     return f"{CUTS[cut.one_way].replace('REGION', cut.region)} for {_n(cut.seconds)} s"
+
+
+def _region_order(order: RegionOrder) -> str:
+    says = f"{order.kind} region {order.region}"
+    return f"{says} overriding {' and '.join(order.overrides)}" if order.overrides else says
 
 
 def _zone_order(order: ZoneOrder) -> str:

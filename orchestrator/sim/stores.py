@@ -1,4 +1,4 @@
-"""The store, the book of desired traffic and the releases, as one simulated process sees them."""
+"""The store, and all that workflows may touch of the world, as one simulated process sees them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from orchestrator.core.release import Image, Release
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Store
+from orchestrator.ports import Clock, Notifier
+from orchestrator.sim.adapters import AwsTraffic, AzureTraffic, SimAgent, SimDns, SimFleet
 from orchestrator.sim.faults import Wire
+from orchestrator.sim.world import World
+from orchestrator.workflows.world import World as Ports
 
 
 class SimStore:
@@ -56,3 +60,19 @@ class Releases:
 
     def get(self, version: str) -> Release:
         return Release(version, tuple(Image(region, f"sha256:{version}", {}) for region in self.regions))
+
+
+def ports_of(world: World, wire: Wire, store: Store, clock: Clock, notifier: Notifier) -> Ports:
+    topology, fleet = world.topology, SimFleet(world, wire)
+    regions = tuple(region.id for region in topology.regions)
+    return Ports(
+        topology,
+        {"aws": fleet, "azure": fleet},
+        {"aws": AwsTraffic(world, wire), "azure": AzureTraffic(world, wire)},
+        SimDns(world, wire),
+        {region: SimAgent(world, wire, region) for region in regions},
+        clock,
+        notifier,
+        Book(store, topology.service),
+        Releases(regions),
+    )

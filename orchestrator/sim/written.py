@@ -18,8 +18,9 @@ from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.topology import Topology
 from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.history import Result
+from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import BRISK, Command, Cut, Hand, Scenario, Strike, Switching, make_topology
 from orchestrator.sim.signals import SIGNALS, SignalTurn
 from orchestrator.sim.truth import Behaviour, Blow, Physics
@@ -111,11 +112,10 @@ DRILLS = {"drill": "drain", "drill by evacuation": "evacuate", "drill every minu
 
 def _outing(says: str, kind: str) -> _Form:
     def put(at_s: float, said: Mapping[str, str]) -> tuple[str, object]:
-        rules = tuple(said["RULES"].split(" and ")) if "RULES" in said else ()
         expiry = OnExpiry(said.get("EXPIRY", "hold"))
         lasts_s = float(said.get("SECONDS", 60.0))
         drill, kind_of_it = kind in DRILLS, DRILLS.get(kind, kind)
-        return "zone_orders", ZoneOrder(at_s, kind_of_it, said["ZONE"], lasts_s, expiry, rules, drill)
+        return "zone_orders", ZoneOrder(at_s, kind_of_it, said["ZONE"], lasts_s, expiry, _rules(said), drill)
 
     return _Form(says, put)
 
@@ -125,6 +125,17 @@ def _cut(says: str, *, one_way: bool) -> _Form:
         f"{says} for SECONDS s",
         lambda at_s, said: ("cuts", Cut(at_s, said["REGION"], float(said["SECONDS"]), one_way)),
     )
+
+
+def _move(says: str, kind: str) -> _Form:
+    def put(at_s: float, said: Mapping[str, str]) -> tuple[str, object]:
+        return "region_orders", RegionOrder(at_s, kind, said["REGION"], _rules(said))
+
+    return _Form(says, put)
+
+
+def _rules(said: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(said["RULES"].split(" and ")) if "RULES" in said else ()
 
 
 BLOWS = {
@@ -156,6 +167,11 @@ FORMS: tuple[_Form, ...] = (
         for tail in ("for SECONDS s", _EXPIRING, f"{_EXPIRING} overriding RULES")
     ),
     *(_outing(f"{kind} zone ZONE for SECONDS s", kind) for kind in ("extend", *DRILLS)),
+    *(
+        _move(f"{kind} region REGION{tail}", kind)
+        for kind in ("evacuate", "return", "resume")
+        for tail in (("", " overriding RULES") if kind == "evacuate" else ("",))
+    ),
     *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "release", "pause", "resume", "abort")),
     _Form(
         "signal SIGNAL is SAID for SECONDS s",
@@ -275,8 +291,8 @@ def _events(doc: Doc, topology: Topology) -> dict[str, Any]:
         name, thing = _event(item, topology)
         found.setdefault(name, []).append(thing)
     given: dict[str, Any] = {name: tuple(things) for name, things in found.items() if name != "away"}
-    if "zone_orders" in given:
-        given["zone_orders"] = tuple(sorted(given["zone_orders"], key=lambda order: order.at_s))
+    for orders in given.keys() & {"zone_orders", "region_orders"}:
+        given[orders] = tuple(sorted(given[orders], key=lambda order: order.at_s))
     for zone, until_s in found.get("away", []):
         given |= {"away": zone, "away_until_s": until_s}
     return given

@@ -18,8 +18,7 @@ from orchestrator.core.guards import (
     refuse_unsound_survivors,
 )
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region_plan import RegionPlan, plan_regions
-from orchestrator.core.topology import Topology
+from orchestrator.core.region_plan import RegionPlan, plan_regions, refuse_leaving
 from orchestrator.core.traffic import Placement, ZoneSeen
 from orchestrator.ports import Finding, Reading
 from orchestrator.workflows.gauge import Gauge
@@ -89,8 +88,5 @@ class DrillChecks:
         away = sorted(z for z, s in seen.items() if s.placement is not Placement.STEADY)
         if away:
             return Refusal("I1", f"{wish.place} may not leave: {', '.join(away)} is not steady")
-        stay = Topology(
-            topology.service, tuple(r for r in topology.regions if r.id != wish.place), topology.global_tier
-        )
-        refusal = refuse_unsound_survivors("", loads, stay, self.policy.gate)
+        refusal = refuse_leaving([wish.place], loads, seen, topology, self.policy.gate)
         return refusal or plan_regions([wish.place], loads, topology, max_utilisation=used, scale_survivors=scale)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.errors import Bug, Denied, NotFound, Rejected, Transient
-from orchestrator.core.guards import Refusal, ZoneLoad, plan_capacity
+from orchestrator.core.guards import Refusal, ZoneLoad, carrying, plan_capacity
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region_plan import plan_regions, usual_weights
+from orchestrator.core.region_plan import plan_regions, refuse_leaving, usual_weights
 from orchestrator.core.release import reason_release_is_incomplete
 from orchestrator.core.script import Look, duration_s
 from orchestrator.core.topology import Region, Zone
@@ -187,9 +187,10 @@ class Looker:
         return Seen(so, ", ".join(lines) or "no zone takes traffic")
 
     async def _can_lose_zone(self, asked: _Asked) -> Seen:
+        zone, seen = self._zone(asked).id, await self._steering.seen()
         plan = plan_capacity(
-            self._zone(asked).id,
-            await self._loads(),
+            zone,
+            carrying(await self._loads(), seen, {zone}),
             self._world.topology,
             max_utilisation=self._policy.max_utilisation,
             scale_survivors=False,
@@ -199,9 +200,12 @@ class Looker:
         return Seen(not plan.weights, plan.arithmetic)
 
     async def _can_lose_region(self, asked: _Asked) -> Seen:
-        plan = plan_regions(
-            [self._region(asked).id],
-            await self._loads(),
+        region, loads = self._region(asked).id, await self._loads()
+        seen = await self._steering.seen({region})
+        refusal = refuse_leaving([region], loads, seen, self._world.topology, self._policy.gate)
+        plan = refusal or plan_regions(
+            [region],
+            loads,
             self._world.topology,
             max_utilisation=self._policy.max_utilisation,
             scale_survivors=self._policy.scale_survivors,

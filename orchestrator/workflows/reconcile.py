@@ -27,7 +27,7 @@ IDLE_S: Final = 10.0  # while nothing runs, so that a cloud's budget of calls is
 KNOWN_S: Final = 15.0  # what nobody has looked at for longer is not put back: much may have happened since (I1-I4)
 WEIGHTS: Final = "the global tier"
 # Effects that leave traffic as it is. All others steer it themselves, in the region of their zone or in all.
-STILL: Final = frozenset({"admit", "upgrade", "verify", "bake"})
+STILL: Final = frozenset({"admit", "upgrade", "verify", "bake", "admit-region", "stay-out", "verify-region"})
 # These steer nothing themselves, and wait for days: the runs that they begin do.
 BEGINNERS: Final = frozenset({"runbook", "drill"})
 

@@ -9,12 +9,19 @@ from typing import Final, TypeVar, cast
 from orchestrator.core.deploy import ZoneProgress
 from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
-from orchestrator.core.guards import Refusal, ZoneLoad, refuse_unsound_survivors
+from orchestrator.core.guards import Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, RegionState
-from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, usual_weights_without, weights_at
+from orchestrator.core.region_plan import (
+    RegionPlan,
+    plan_regions,
+    refuse_leaving,
+    usual_weights,
+    usual_weights_without,
+    weights_at,
+)
 from orchestrator.core.topology import Region, Topology, Zone, ZoneState
 from orchestrator.core.traffic import Placement, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
@@ -137,7 +144,7 @@ class RegionPerformer:
         return event
 
     async def _admit(self, move: _Move) -> Event:
-        """I2, I3: the others are sound and can carry everything. A person may skip a rule by name (I4)."""
+        """I1, I2, I3: the others are in, sound, and can carry everything. A person may skip a rule by name (I4)."""
 
         async def look() -> Event | NotYet:
             try:
@@ -146,7 +153,7 @@ class RegionPerformer:
                 if "I3" not in move.state.overrides:
                     raise
                 loads = {}
-            plan = self._rule(move, loads)
+            plan = await self._rule(move, loads)
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
             scaled: dict[str, Json] = {z: {"from": loads[z].instances, "to": n} for z, n in plan.scale.items()}
@@ -155,28 +162,24 @@ class RegionPerformer:
 
         return await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
 
-    def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
-        topology, skipped = move.topology, move.state.overrides
+    async def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
+        """Asks the clouds of the regions that stay, and no other (I10); where I1 is overridden, those of them that answer."""
+        leaving, topology, skipped = move.state.regions, move.topology, set(move.state.overrides)
+        seen = await (self._steering.seen_where_told(leaving) if "I1" in skipped else self._steering.seen(leaving))
+        waived = {*skipped, "I2"} if "I3" in skipped else skipped
+        refusal = refuse_leaving(leaving, loads, seen, topology, move.policy.gate, waived)
+        if refusal is not None:
+            return refusal
         if "I3" in skipped:
-            weights = usual_weights_without(move.state.regions, topology)
+            weights = usual_weights_without(leaving, topology)
             if not any(weights.values()):
                 return Refusal("I3", "no region would be left: with every weight 0 the DNS answers with all of them")
             return RegionPlan(
                 weights, arithmetic="I3 is overridden: nobody has computed whether the others can carry it"
             )
-        # A zone of the regions that leave may be as sick as it likes; each other one must be sound.
-        others = {z: load for z, load in loads.items() if z not in {x.id for x in move.zones}}
-        stay = Topology(
-            topology.service, tuple(r for r in topology.regions if r.id not in move.state.regions), topology.global_tier
-        )
-        unsound = None if "I2" in skipped else refuse_unsound_survivors("", others, stay, move.policy.gate)
-        if unsound is not None:
-            return Refusal(
-                unsound.rule, unsound.reason.replace(" may not leave", f"{move.state.place} may not leave", 1)
-            )
         return plan_regions(
-            move.state.regions,
-            loads,
+            leaving,
+            carrying(loads, seen, ()),
             topology,
             max_utilisation=move.policy.max_utilisation,
             scale_survivors=move.policy.scale_survivors,
@@ -218,7 +221,7 @@ class RegionPerformer:
         async def look() -> Event | NotYet:
             if "I3" in move.state.overrides:
                 return Event(M.PREPARED, evidence="I3 is overridden")
-            plan = self._rule(move, await self._gauge.loads(move.policy.load_window_s))
+            plan = await self._rule(move, await self._gauge.loads(move.policy.load_window_s))
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
             if plan.scale:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from orchestrator.core.errors import Denied, Transient
-from orchestrator.core.topology import Topology, Zone
+from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches, ramp
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
@@ -76,20 +76,23 @@ class Steering:
             await fence.check()  # After the load: whatever was written in between fails the save (a zombie's wish).
             await self._world.book.save(wanted, document.version)
 
-    async def seen(self) -> Mapping[str, ZoneSeen]:
-        """What every cloud says of every zone, now."""
+    async def seen(self, but: Collection[str] = ()) -> Mapping[str, ZoneSeen]:
+        """What every cloud says of every zone, now; none is asked about the regions in `but`."""
         seen: dict[str, ZoneSeen] = {}
-        for region in self._world.topology.regions:
+        for region in self._regions(but):
             seen.update(await self._world.traffic(region).read(region))
         return seen
 
-    async def seen_where_told(self) -> Mapping[str, ZoneSeen]:
+    async def seen_where_told(self, but: Collection[str] = ()) -> Mapping[str, ZoneSeen]:
         """The same of the clouds that answer."""
         seen: dict[str, ZoneSeen] = {}
-        for region in self._world.topology.regions:
+        for region in self._regions(but):
             with contextlib.suppress(Transient, Denied):
                 seen.update(await self._world.traffic(region).read(region))
         return seen
+
+    def _regions(self, but: Collection[str]) -> list[Region]:
+        return [region for region in self._world.topology.regions if region.id not in but]
 
     async def seen_zone(self, zone: Zone) -> ZoneSeen | None:
         region = self._world.topology.region_of(zone.id)

@@ -83,7 +83,7 @@ def edges() -> Edges:
 
 def test_every_transition_of_the_table_is_taken(edges: Edges) -> None:
     taken = {
-        (state.phase, machine._meaning(state, M(kind)))
+        (state.phase, machine.meaning(state, M(kind)))
         for state, after in edges.items()
         for kind, _ in after
         if kind != machine.ORDER_REFUSED

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.sim.history import History, Result
+from orchestrator.sim.history import History
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import Cut, good_deploy
 from orchestrator.sim.truth import Happening
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core.deploy_table import E
-from orchestrator.sim.history import History, Result
+from orchestrator.sim.history import History
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import Scenario, make_topology
 from orchestrator.sim.truth import Happening
 

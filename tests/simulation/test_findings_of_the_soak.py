@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.core.policy import OnExpiry, OnFailure
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.history import Result
 from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
 from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching, good_deploy, make_topology
 from orchestrator.sim.truth import Behaviour, Blow, Physics

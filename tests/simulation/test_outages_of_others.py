@@ -17,7 +17,8 @@ from orchestrator.core.machine import Event
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.topology import Topology
 from orchestrator.core.traffic import ZoneSeen
-from orchestrator.sim.history import History, Result
+from orchestrator.sim.history import History
+from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import BRISK, Command, Cut, Scenario, good_deploy, make_topology
 from orchestrator.sim.truth import STEADY_POOL, Behaviour, Happening, Physics
 from orchestrator.workflows import capacity

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.history import Result
+from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
 from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching, good_deploy
 from orchestrator.sim.truth import Blow

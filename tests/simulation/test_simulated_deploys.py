@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.sim.faults import Fault
-from orchestrator.sim.history import Result
+from orchestrator.sim.result import Result
 from orchestrator.sim.run import replay, sim_main, simulate
 from orchestrator.sim.scenario import Command, Scenario, good_deploy, make_topology
 from orchestrator.sim.truth import Behaviour

@@ -172,11 +172,12 @@ def test_what_nobody_has_looked_at_for_long_is_not_put_back(bench: Bench) -> Non
     assert "out" == bench.placements()[A], "what has been as it should be since is kept so"
 
 
-def test_an_effect_of_no_zone_steers_everything(bench: Bench) -> None:
-    bench.intend("evacuate", None)
+@pytest.mark.parametrize(("kind", "back"), [("leave-region", False), ("return-region", False), ("stay-out", True)])
+def test_an_effect_of_no_zone_steers_everything_or_nothing(bench: Bench, kind: str, *, back: bool) -> None:
+    bench.intend(kind, None)
     bench.place(B, OUT)
     assert bench.look()
-    assert "out" == bench.placements()[B]
+    assert back == (bench.placements()[B] == "steady")
 
 
 @pytest.mark.parametrize("kind", ["runbook", "drill"])
