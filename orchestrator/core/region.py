@@ -56,6 +56,7 @@ class M(StrEnum):
     SETTLED = "settled"
     UNDONE = "undone"
     EXPIRED = "expired"  # I8: out for longer than it may be silently.
+    STALE = "stale"  # It stood still, and what was known when it was asked for may be so no longer (ADR 13).
     INTERRUPTED = "interrupted"
     RESUME = "resume"
     RETURN = "return"
@@ -81,6 +82,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
     },
     _P.LEAVING: {
         M.MOVED: _P.EMPTYING,
+        M.STALE: _P.PREPARING,
         M.STUCK: _P.HELD_LEAVING,
         M.INTERRUPTED: _P.LEAVING,
         M.RETURN: _P.VERIFYING,
@@ -103,6 +105,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
     _P.RETURNING: {
         M.STEP_PASSED: _P.RETURNING,
         M.LAST_STEP_PASSED: _P.SETTLING,
+        M.STALE: _P.VERIFYING,
         M.UNHEALTHY: _P.LEAVING,  # Sick with users on it: out again at once, whatever the survivors then carry.
         M.INCONCLUSIVE: _P.HELD_RETURNING,
         M.STUCK: _P.HELD_RETURNING,
@@ -161,6 +164,7 @@ class RegionState:
     steps: tuple[RampStep, ...] = ()
     step: int = 0
     calling_off: bool = False
+    unasked: bool = False  # It leaves again, because it fell sick or a person says so, whatever the others then carry.
     asker: str = "person"
     note: str = ""
     reason: str = ""
@@ -207,34 +211,44 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
     if event.kind == M.TAKE_OVER and state.phase not in FINISHED:
         return replace(state, asker="person", reason=event.evidence)
     kind, phase = _transition(state, event)
-    since = state.since if phase is state.phase and kind is not M.EXPIRED else now
+    # What stood still stays as old as it is: neither a hold before it left nor an order makes anything known anew.
+    same = phase is state.phase or kind is M.RESUME or phase is Phase.HELD_LEAVING
+    since = state.since if same and kind is not M.EXPIRED else now
     moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
+    return _told(moved, state.phase, kind, event)
+
+
+def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionState:
+    """What the event says beside where they stand now."""
     match kind:
         case M.ADMITTED:
-            weights, scaled, steps = (event.args[k] for k in ("weights", "scaled", "steps"))
-            assert isinstance(weights, dict)
+            scaled, steps = (event.args[k] for k in ("scaled", "steps"))
             assert isinstance(scaled, dict)
-            return replace(
-                moved,
-                weights={r: int(str(w)) for r, w in weights.items()},
-                scaled=scaled,
-                steps=parse_steps(steps),
-                reason="",
-            )
+            return replace(moved, weights=_weights(event), scaled=scaled, steps=parse_steps(steps), reason="")
+        case M.PREPARED:
+            return replace(moved, unasked=False, weights=_weights(event) or moved.weights)
         case M.STEP_PASSED:
-            return replace(moved, step=state.step + 1)
+            return replace(moved, step=moved.step + 1)
         case M.VERIFIED:
             return replace(moved, step=0)
         case M.UNPREPARED:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.RETURN:
-            return replace(moved, calling_off=state.phase is Phase.PREPARING, reason=event.evidence)
+            return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)
         case M.EVACUATE:
-            return replace(moved, calling_off=False, reason=event.evidence)
-        case M.RESUME | M.REFUSED | M.STUCK | M.UNHEALTHY | M.INCONCLUSIVE | M.EXPIRED:
+            return replace(moved, calling_off=False, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
+        case M.UNHEALTHY:
+            return replace(moved, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
+        case M.RESUME | M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
             return replace(moved, reason=event.evidence)
         case _:
             return moved
+
+
+def _weights(event: Event) -> dict[str, int]:
+    weights = event.args.get("weights", {})
+    assert isinstance(weights, dict)
+    return {region: int(str(weight)) for region, weight in weights.items()}
 
 
 def _transition(state: RegionState, event: Event) -> tuple[M, Phase]:

@@ -29,6 +29,7 @@ def dump(state: RegionState) -> Json:
         "steps": dump_steps(state.steps),
         "step": state.step,
         "calling_off": state.calling_off,
+        "unasked": state.unasked,
         "asker": state.asker,
         "note": state.note,
         "reason": state.reason,
@@ -53,6 +54,7 @@ def parse(data: Json) -> RegionState:
         steps=parse_steps(row["steps"]),
         step=row["step"],
         calling_off=row["calling_off"],
+        unasked=row.get("unasked", False),
         asker=row.get("asker", "person"),  # Rows of before there were drills have none.
         note=row["note"],
         reason=row["reason"],

@@ -93,6 +93,9 @@ class WatchedMoves(RegionMachine):
 
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
     on_evacuation: Callable[[], None] = lambda: None
+    called_back: set[str] = field(
+        default_factory=set
+    )  # runs: what falls sick on its way back leaves again, for no drill
 
     def apply(self, state: RegionState, event: Event, now: datetime) -> RegionState:
         after = RegionMachine.apply(self, state, event, now)
@@ -100,6 +103,8 @@ class WatchedMoves(RegionMachine):
             kind = meaning_for_region(state, M(event.kind))
             if REGION_TRANSITIONS[state.phase].get(kind) is after.phase:
                 self.taken[_of_region(state.phase), kind] += 1
+            if kind in {M.RETURN, M.EVACUATE}:
+                (self.called_back.add if kind is M.RETURN else self.called_back.discard)(state.run)
             unasked = "I3" in after.overrides or state.phase is not Phase.PREPARING
             if after.phase is Phase.LEAVING is not state.phase and unasked:
                 self.on_evacuation()

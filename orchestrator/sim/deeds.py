@@ -77,6 +77,14 @@ class People(Protocol):
         """Say whether a drill takes the zone out or has it out, and goes on."""
 
 
+class Movers(Protocol):
+    """What people and drills do with whole regions."""
+
+    def waives(self, rule: str, region: str) -> bool: ...
+
+    def drilled(self) -> Sequence[str]: ...
+
+
 class Nobody:
     def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
         return False
@@ -339,6 +347,7 @@ class EndsWhenItHarms(DeedChecker):
     rule: ClassVar[str] = "I15"
     people: People = field(default_factory=Nobody)
     wrong_for_s: Callable[[], float] = lambda: 0.0
+    regions: Callable[[], Sequence[str]] = tuple
     _out: set[str] = field(default_factory=set)
     _killed: bool = False
     _from_s: float = float("-inf")
@@ -363,6 +372,10 @@ class EndsWhenItHarms(DeedChecker):
                 if self.people.drilled(zone_id):
                     self.exercised += 1
                     self._judge(world, zone_id, "is kept out")
+        for region in self.regions():
+            if not world.dns_weights[region]:
+                self.exercised += self.wrong_for_s() > 0.0
+                self._judge(world, region, "is kept out")
 
     def _judge(self, world: World, zone_id: str, doing: str) -> None:
         wrong_s = self.wrong_for_s()
@@ -374,7 +387,7 @@ def all_checkers(
     policy: DeployPolicy,
     leases: Callable[[], Sequence[Lease]],
     people: People,
-    region_waived: Callable[[str, str], bool] = lambda _rule, _region: False,
+    moves: Movers,
     *,
     calm: bool,
     wrong_for_s: Callable[[], float] = lambda: 0.0,
@@ -384,7 +397,7 @@ def all_checkers(
         OneZoneOut(
             waived=lambda zone: people.waives("I1", zone),
             later=people.later,
-            region_waived=lambda region: region_waived("I1", region),
+            region_waived=lambda region: moves.waives("I1", region),
         ),
         OnlyHealthyAdvances(),
         CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s, slowed_s=slowed_s),
@@ -395,6 +408,6 @@ def all_checkers(
         NewestFirst(leases=leases),
         NoReplacementUnderTraffic(),
         StopsWhenTold(leases=leases, people=people),
-        EndsWhenItHarms(people=people, wrong_for_s=wrong_for_s),
+        EndsWhenItHarms(people=people, wrong_for_s=wrong_for_s, regions=moves.drilled),
         NobodyNotices(calm=calm),
     ]

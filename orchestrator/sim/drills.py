@@ -20,6 +20,7 @@ from orchestrator.operations.schedules import DrillSchedules, add_schedule
 from orchestrator.ports import Finding
 from orchestrator.sim.coverage import WatchedDrills
 from orchestrator.sim.faults import Wire
+from orchestrator.sim.moves import Moves, RegionOrder
 from orchestrator.sim.outings import Outings, ZoneOrder, keep_carried
 from orchestrator.sim.scheduler import Process, at_once
 from orchestrator.sim.signals import SIGNALS, WATCHED, Outlook, SimSignals
@@ -36,6 +37,7 @@ class Drills:
     """All drills of a history. `carry` starts a process for a run."""
 
     outings: Outings
+    moves: Moves
     outlook: Outlook
     policy: DeployPolicy
     carry: Callable[[str, int], Process]
@@ -68,9 +70,16 @@ class Drills:
             at_once(add_schedule(self.store, topology, schedule, SIGNALS, now))
             self._schedules = DrillSchedules(self.store, topology, Objective(), self.log)
             return
-        wish = Wish(order.zone, "zone", Mode(order.kind), policy, "person", "sim")
-        made = at_once(start_drill(self.store, topology, wish, SIGNALS, f"drill-{len(self.carriers) + 1}", now))
-        self._adopt(made)
+        self._start(Wish(order.zone, "zone", Mode(order.kind), policy, "person", "sim"), now)
+
+    def order_region(self, order: RegionOrder, now: datetime) -> None:
+        self.outings.world.note("order", f"drill of {order.region}")
+        policy = replace(WATCHED, duration_s=order.lasts_s / 2)
+        self._start(Wish(order.region, "region", Mode.EVACUATE, policy, "person", "sim"), now)
+
+    def _start(self, wish: Wish, now: datetime) -> None:
+        self.asked, run = True, f"drill-{len(self.carriers) + 1}"
+        self._adopt(at_once(start_drill(self.store, self.outings.world.topology, wish, SIGNALS, run, now)))
 
     def abort(self, zone: str, now: datetime) -> bool:
         """Tell the drill of the zone, when there is one."""
@@ -91,6 +100,8 @@ class Drills:
                 self._adopt(run)
             elif run.kind == "outing" and not run.finished:  # Its drill's carrier died when it had just begun it.
                 self.outings.adopt(run.id)
+            elif run.kind == "region" and not run.finished:
+                self.moves.adopt(run.id)
         keep_carried(self.unfinished(), self.carriers, self.carry, failed, self.outings.world.now_s)
 
     def _adopt(self, run: Run) -> None:
@@ -102,7 +113,8 @@ class Drills:
         return DrillPerformer(ports, store, checks, BoundDrills(ports, store, self.policy, self._launch))
 
     async def _launch(self, run: str) -> None:
-        self.outings.adopt(run)
+        kind = (await self.store.load(run)).kind
+        (self.moves if kind == "region" else self.outings).adopt(run)
 
     def unfinished(self) -> list[Run]:
         rows = (at_once(self.store.load(name)) for name in self.carriers)

@@ -46,6 +46,7 @@ from orchestrator.sim.world import World, build
 from orchestrator.workflows.deploy import DeployPerformer
 from orchestrator.workflows.outing import OutingPerformer
 from orchestrator.workflows.region import RegionPerformer
+from orchestrator.workflows.world import Sighting
 from orchestrator.workflows.world import World as Ports
 
 RUN = "run-1"
@@ -98,15 +99,13 @@ class History:
         self.outings = Outings(self.world, self.store, scene.policy, self._carry_outing)
         self.moves = Moves(self.world, self.store, scene.policy, self._carry_move)
         self.outlook = Outlook(self.world)
-        self.drills = Drills(self.outings, self.outlook, scene.policy, self._carry_drill, self._log)
+        self.drills = Drills(self.outings, self.moves, self.outlook, scene.policy, self._carry_drill, self._log)
         chance = Random(f"{self.seed} people")
         self.watchers = Watchers(chance, scene.attention, self.scheduler, self._order_unless_healed, self._order_zone)
         for watched in (self.machine, self.outings.machine, self.drills.machine):
             watched.on_move = self.watchers.moved
         told = {"wrong_for_s": self.outlook.wrong_for_s, "slowed_s": self.faults.slowed_s}
-        self.checkers = all_checkers(
-            scene.policy, self._leases, self.outings, self.moves.waives, calm=scene.calm, **told
-        )
+        self.checkers = all_checkers(scene.policy, self._leases, self.outings, self.moves, calm=scene.calm, **told)
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
         self.logged = [checker for checker in self.deeds if type(checker).logged is not DeedChecker.logged]
@@ -157,19 +156,20 @@ class History:
         ports = ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._told))
         if self.scenario.reconciles:
             busy = set[str]()
-            ports = in_turns(ports, busy)
-            self._keep(process, busy)
+            ports = in_turns(ports, busy, ports.sightings)
+            self._keep(process, busy, ports.sightings)
         body = carry(run, machine, performer(ports, store, wire), store, clock, process.name, self._log)
         self.world.note("carrier starts", process.name)
         return self.scheduler.spawn(process, body)
 
-    def _keep(self, process: Process, busy: set[str]) -> None:
+    def _keep(self, process: Process, busy: set[str], sightings: dict[str, Sighting]) -> None:
         """Beside the carrier, and for as long as it lives, the clouds are kept as the traffic document says."""
         task = Process(f"{process.name}'s reconciler", beside=process)
         process.beside = task
         wire = Wire(task, self.scheduler, self.faults, on_call=self._called, on_write=self._put_back)
         store, clock = cast("Store", SimStore(self.store, wire)), SimClock(self.scheduler, task)
-        ports = in_turns(ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._noted)), busy)
+        ports = ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._noted))
+        ports = in_turns(ports, busy, sightings)
         self.scheduler.spawn(task, reconciler(ports, store, process.name).forever())
         self.keepers.append(task)
 
@@ -381,7 +381,10 @@ class History:
         if not self.faults.healed:
             for checker in self.deeds:
                 checker.told(self.world)
-            self.moves.order(order)
+            if order.kind == "drill":
+                self.drills.order_region(order, self._wall())
+            else:
+                self.moves.order(order)
 
     def _order_unless_healed(self, command: Command) -> None:
         if not self.faults.healed:

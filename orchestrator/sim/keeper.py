@@ -12,6 +12,7 @@ from orchestrator.core.traffic import ZoneSeen, ZoneTraffic
 from orchestrator.engine.ports import Run, Store
 from orchestrator.ports import Clock, Fence, Traffic
 from orchestrator.workflows.reconcile import Reconciler
+from orchestrator.workflows.world import Sighting
 from orchestrator.workflows.world import World as Ports
 
 TURN_S = 0.01  # how often whoever waits for its turn looks
@@ -50,9 +51,10 @@ async def in_turn(acts: Iterable[Awaitable[None]]) -> None:
         await act
 
 
-def in_turns(ports: Ports, busy: set[str]) -> Ports:
+def in_turns(ports: Ports, busy: set[str], sightings: dict[str, Sighting]) -> Ports:
+    """One task's view of what all tasks of a process share."""
     traffics = {cloud: InTurns(traffic, ports.clock, busy) for cloud, traffic in ports.traffics.items()}
-    return replace(ports, traffics=traffics)
+    return replace(ports, traffics=traffics, sightings=sightings)
 
 
 def reconciler(ports: Ports, store: Store, carrier: str) -> Reconciler:

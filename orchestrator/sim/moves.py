@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region import RegionState
+from orchestrator.core.region import Phase, RegionState
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Run
 from orchestrator.operations.regions import order_return, start_evacuation, unfinished_move
@@ -20,15 +20,18 @@ from orchestrator.sim.outings import keep_carried
 from orchestrator.sim.scheduler import EPOCH, Process, at_once
 from orchestrator.sim.world import World
 
+LEAVING = frozenset({Phase.ASKING, Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT, Phase.HELD_LEAVING})
+
 
 @dataclass(frozen=True, slots=True)
 class RegionOrder:
-    """A person evacuates a region, has it return, or resumes what is held."""
+    """A person evacuates a region, has it return, resumes what is held, or asks for a drill of half `lasts_s`."""
 
     at_s: float
     kind: str
     region: str
     overrides: tuple[str, ...] = ()
+    lasts_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -65,15 +68,16 @@ class Moves:
             asked = start_evacuation(
                 self.store, topology, self.policy, regions, run=run, author="person", reason="sim", now=now, overrides=overrides
             )  # fmt: skip
-            self._adopt(at_once(asked))
+            self.adopt(at_once(asked).id)
         elif order.kind == "return":
             at_once(order_return(self.store, topology, regions, author="person", reason="sim", now=now))
         elif (held := at_once(unfinished_move(self.store, topology.service))) is not None:
             at_once(self.store.post_order(held.id, order.kind, author="person", reason="sim", now=now))
 
-    def _adopt(self, run: Run) -> None:
-        if run.id not in self.carriers:
-            self.carriers[run.id] = [self.carry(run.id, 1)]
+    def adopt(self, run: str) -> None:
+        """Carry the run, unless it is carried already."""
+        if run not in self.carriers:
+            self.carriers[run] = [self.carry(run, 1)]
 
     def supervise(self, failed: Callable[[Process], None]) -> None:
         if self.carriers:
@@ -90,6 +94,12 @@ class Moves:
 
     def state(self, run: Run) -> RegionState:
         return self.machine.parse(run.state)
+
+    def drilled(self) -> list[str]:
+        """Regions that a drill takes out or has out, of which nobody has called it back or taken it over."""
+        told = [run for run in self.unfinished() if run.id not in self.machine.called_back]
+        states = [self.state(run) for run in told if not at_once(self.store.pending(run.id)).orders]
+        return [r for state in states if state.asker == "drill" and state.phase in LEAVING for r in state.regions]
 
     def waives(self, rule: str, region: str) -> bool:
         """A person has overridden the rule for this region (I4)."""

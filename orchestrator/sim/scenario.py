@@ -372,18 +372,21 @@ def _draw_drills(random: Random, scenario: Scenario) -> Scenario:
         killed_s = random.uniform(5, 40)
         on, off = Switching(killed_s, "kill", on=True), Switching(killed_s + random.uniform(150, 320), "kill", on=False)
         scenario = replace(scenario, switches=(on, off))
-    turns = [
+    return replace(
+        scenario,
+        zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)),
+        signals=_draw_turns(random, starts_s),
+        deploy_at_s=starts_s + random.uniform(5, 120),
+        attention=max(scenario.attention, random.choice((0.0, 0.1))),
+    )
+
+
+def _draw_turns(random: Random, starts_s: float) -> tuple[SignalTurn, ...]:
+    return tuple(
         SignalTurn(
             starts_s + random.uniform(0, 90), name, random.choice(("bad", "bad", "unknown")), random.uniform(3, 90)
         )
         for name in random.choices(SIGNALS, k=random.randint(0, 2))
-    ]
-    return replace(
-        scenario,
-        zone_orders=tuple(sorted(orders, key=lambda order: order.at_s)),
-        signals=tuple(turns),
-        deploy_at_s=starts_s + random.uniform(5, 120),
-        attention=max(scenario.attention, random.choice((0.0, 0.1))),
     )
 
 
@@ -401,6 +404,12 @@ def _draw_regions(random: Random, scenario: Scenario) -> Scenario:
     regions = [region.id for region in scenario.topology.regions]
     if random.random() >= 0.08 or len(regions) < 2 or scenario.target != WELL:
         return scenario
+    physics = replace(scenario.physics, connection_life_s=random.uniform(5, 20))
+    scenario = replace(scenario, physics=physics)
+    if random.random() < 0.35:
+        drill = RegionOrder(random.uniform(0, 5), "drill", random.choice(regions), lasts_s=random.uniform(30, 200))
+        turns, deploy_at_s = _draw_turns(random, 0.0), random.uniform(5, 150)
+        return replace(scenario, region_orders=(drill,), signals=turns, deploy_at_s=deploy_at_s)
     at_s = random.choice((random.uniform(0, 3), random.uniform(0, 150)))
     region, overrides = random.choice(regions), tuple[str, ...]()
     if random.random() < 0.15:
@@ -409,8 +418,7 @@ def _draw_regions(random: Random, scenario: Scenario) -> Scenario:
     for kind in ("return", *random.choices(("evacuate", "return", "resume"), k=random.randint(0, 2))):
         at_s += random.choice((random.uniform(0, 5), random.uniform(5, 100)))
         orders.append(RegionOrder(at_s, kind, random.choice(regions) if random.random() < 0.1 else region))
-    physics = replace(scenario.physics, connection_life_s=random.uniform(5, 20))
-    return replace(scenario, physics=physics, region_orders=tuple(orders))
+    return replace(scenario, region_orders=tuple(orders))
 
 
 def _draw_topology(random: Random) -> Topology:

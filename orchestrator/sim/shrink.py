@@ -227,6 +227,8 @@ def _cut(cut: Cut) -> str:
 
 def _region_order(order: RegionOrder) -> str:
     says = f"{order.kind} region {order.region}"
+    if order.kind == "drill":
+        return f"{says} for {_n(order.lasts_s)} s"
     return f"{says} overriding {' and '.join(order.overrides)}" if order.overrides else says
 
 

@@ -53,7 +53,6 @@ class World:
     on_replaced: list[Callable[[World, Box], None]] = field(default_factory=list)
     disturbed_at_s: float = float("-inf")  # last fault, heal or rise of load
     found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
-    by_hand: list[ZoneTruth] = field(default_factory=list)  # zones that are in because somebody put them there
     _dirty: bool = True
     _dns_changes: int = 0
 
@@ -81,9 +80,6 @@ class World:
                 self._wake_when_tails_end(region)
         for watch in self.watchers:
             watch(self)
-        for zone in self.by_hand:
-            zone.by_hand = zone.presence > 0.0  # What has left again is in nobody's hand.
-        self.by_hand = [zone for zone in self.by_hand if zone.by_hand]
 
     def count(self, region: RegionTruth) -> None:
         """Bring the region's counters up to this moment."""
@@ -152,6 +148,7 @@ class World:
         if zone.zone.id not in region.attached[pool]:
             return
         region.attached[pool].discard(zone.zone.id)
+        zone.by_hand = zone.by_hand and pool != STEADY_POOL
         self.note("detach", zone.zone.id, pool=pool)
         for box in zone.boxes:
             self.deregister(box, pool)
@@ -181,7 +178,6 @@ class World:
         self.disturbed_at_s = self.now_s
         self.note("by hand", zone.zone.id, out=out)
         zone.by_hand = not out
-        self.by_hand = [z for z in self.zones.values() if z.by_hand]
         if zone.region.aws:
             (self.detach if out else self.attach)(zone, STEADY_POOL)
             return
@@ -191,6 +187,7 @@ class World:
     def set_admin(self, box: Box, admin: Admin) -> None:
         if box.admin is not admin:
             box.admin = admin
+            box.zone.by_hand = box.zone.by_hand and admin is not Admin.DOWN
             self.note("admin", box.id, state=admin.value)
             self.touch(box.zone.region)
 

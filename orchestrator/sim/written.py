@@ -129,7 +129,7 @@ def _cut(says: str, *, one_way: bool) -> _Form:
 
 def _move(says: str, kind: str) -> _Form:
     def put(at_s: float, said: Mapping[str, str]) -> tuple[str, object]:
-        return "region_orders", RegionOrder(at_s, kind, said["REGION"], _rules(said))
+        return "region_orders", RegionOrder(at_s, kind, said["REGION"], _rules(said), float(said.get("SECONDS", 60.0)))
 
     return _Form(says, put)
 
@@ -172,6 +172,7 @@ FORMS: tuple[_Form, ...] = (
         for kind in ("evacuate", "return", "resume")
         for tail in (("", " overriding RULES") if kind == "evacuate" else ("",))
     ),
+    _move("drill region REGION for SECONDS s", "drill"),
     *(_outing(f"{kind} zone ZONE", kind) for kind in ("restore", "release", "pause", "resume", "abort")),
     _Form(
         "signal SIGNAL is SAID for SECONDS s",

@@ -1,6 +1,6 @@
 """Keeps the clouds as the traffic document says while no effect does: what a zombie or a hand wrote is put back.
 
-It puts back only what it has just seen as the document says. It asks no guard, so it carries out no wish itself: one
+It puts back only what was just seen as the document says, by itself or by an effect. It asks no guard, so it carries out no wish itself: one
 that an effect has written and not reached (a pause, the kill switch) is the run's, which asks its guards anew (I1-I4).
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -20,12 +19,11 @@ from orchestrator.core.traffic import STEADY, DesiredTraffic, Placement, ZoneSee
 from orchestrator.engine.ports import EVERY_SERVICE, Run, Store
 from orchestrator.ports import Fence, Notice, Traffic
 from orchestrator.workflows.steering import told
-from orchestrator.workflows.world import TrafficBook, World
+from orchestrator.workflows.world import WEIGHTS, TrafficBook, World
 
 BUSY_S: Final = 1.0  # between two looks while a run is unfinished: a stale write is gone within two seconds
 IDLE_S: Final = 10.0  # while nothing runs, so that a cloud's budget of calls is not spent on nothing
 KNOWN_S: Final = 15.0  # what nobody has looked at for longer is not put back: much may have happened since (I1-I4)
-WEIGHTS: Final = "the global tier"
 # Effects that leave traffic as it is. All others steer it themselves, in the region of their zone or in all.
 STILL: Final = frozenset({"admit", "upgrade", "verify", "bake", "admit-region", "stay-out", "verify-region"})
 # These steer nothing themselves, and wait for days: the runs that they begin do.
@@ -78,12 +76,6 @@ class DocumentFence:
         self.writes += 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    wish: object
-    at: float
-
-
 class Reconciler:
     """One per service and process. `unfinished` gives the service's runs; `carrier` is this process's name on their rows.
 
@@ -101,7 +93,6 @@ class Reconciler:
     ) -> None:
         self._world, self._store, self._unfinished, self._carrier = world, store, unfinished, carrier
         self._counts, self._together = counts, together
-        self._known: dict[str, _Known] = {}
 
     async def forever(self) -> None:
         while True:
@@ -158,10 +149,11 @@ class Reconciler:
 
     def _goes_astray(self, what: str, wish: object, *, is_so: bool) -> bool:
         """It is not as it should be, and was so, or was on its way back, when this was last looked at."""
-        now, known = self._world.clock.monotonic(), self._known.pop(what, None)
-        watched = known is not None and known.wish == wish and now - known.at <= KNOWN_S
+        known = self._world.sightings.pop(what, None)
+        lately = self._world.clock.monotonic() - KNOWN_S
+        watched = known is not None and known.wish == wish and known.at >= lately
         if is_so or watched:
-            self._known[what] = _Known(wish, now)
+            self._world.saw(what, wish)
         return watched and not is_so
 
     async def _tell(self, astray: Mapping[str, str], fence: DocumentFence) -> None:

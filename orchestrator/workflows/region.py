@@ -27,7 +27,7 @@ from orchestrator.core.traffic import Placement, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
-from orchestrator.workflows.job import Job
+from orchestrator.workflows.job import STALE_S, Job
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
 from orchestrator.workflows.settling import Settling
 from orchestrator.workflows.steering import Steering, told
@@ -43,6 +43,7 @@ _LEVELS: Final = {
     M.INCONCLUSIVE: "page",
     M.UNHEALTHY: "page",
     M.EXPIRED: "page",
+    M.STALE: "warning",
 }
 _OF_VERDICT: Final = {
     Verdict.UNHEALTHY: M.UNHEALTHY,
@@ -226,20 +227,44 @@ class RegionPerformer:
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
             if plan.scale:
                 return NotYet(f"more than what was prepared is needed by now: {plan.arithmetic}")
-            return Event(M.PREPARED, evidence=plan.arithmetic)
+            return Event(M.PREPARED, evidence=plan.arithmetic, args={"weights": dict(plan.weights)})
 
         return await move.until(look, move.policy.admit_timeout_s, late=M.UNPREPARED, doing="preparation")
 
     async def _leave(self, move: _Move) -> Event:
         """Take the regions out of the DNS and wait until every name server says so and no answer of before lives on."""
-        stopped = await self._weigh(move, move.state.weights, "taking it out of the DNS")
+
+        async def stale() -> Event | None:
+            return self._stale(move) if not move.state.unasked and await self._serves(move) else None
+
+        stopped = await self._weigh(move, move.state.weights, "taking it out of the DNS", unless=stale)
         ttl_s = move.topology.global_tier.ttl_s
         return stopped or Event(M.MOVED, evidence=f"the DNS answers without it for longer than its TTL of {ttl_s:g} s")
 
-    async def _weigh(self, move: _Move, weights: Mapping[str, int], doing: str) -> Event | None:
+    def _stale(self, move: _Move) -> Event | None:
+        """It stood still, or the DNS was silent, for longer than what was known then may be acted on."""
+        waited_s = (self._world.clock.now() - move.state.since).total_seconds()
+        if -STALE_S <= waited_s <= STALE_S:
+            return None
+        return Event(M.STALE, evidence=f"it stood still for {waited_s:.0f} s: what was known is asked anew (I1-I3)")
+
+    async def _serves(self, move: _Move) -> bool:
+        """The DNS still answers with one of the regions."""
+        weights = (await self._world.global_tier.read()).weights
+        return any(weights.get(region) for region in move.state.regions)
+
+    async def _weigh(
+        self,
+        move: _Move,
+        weights: Mapping[str, int],
+        doing: str,
+        unless: Callable[[], Awaitable[Event | None]] | None = None,
+    ) -> Event | None:
         """Weights are wished, made so, and then the TTL passes: always, for a crash may have hidden when they changed."""
 
-        async def look() -> bool | NotYet:
+        async def look() -> bool | Event | NotYet:
+            if unless is not None and (event := await unless()):
+                return event
             await self._steering.want_weights(weights, move.fence)
             return await self._steering.until_weights(move.fence)
 
@@ -329,7 +354,11 @@ class RegionPerformer:
         share = move.state.steps[move.state.step].share if move.state.steps else 1.0
         seconds = move.state.steps[move.state.step].seconds if move.state.steps else move.policy.ramp_step_s
         weights = weights_at(share, move.state.weights, usual_weights(move.topology))
-        placed = await self._weigh(move, weights, f"giving {share:.0%}")
+
+        async def stale() -> Event | None:
+            return self._stale(move) if move.state.step == 0 and not await self._serves(move) else None
+
+        placed = await self._weigh(move, weights, f"giving {share:.0%}", unless=stale)
         return placed or await self._compare(move, seconds, f"at {share:.0%}")
 
     async def _compare(self, move: _Move, seconds: float, doing: str) -> Event:

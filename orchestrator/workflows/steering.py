@@ -10,7 +10,7 @@ from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches, ramp
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
-from orchestrator.workflows.world import World
+from orchestrator.workflows.world import WEIGHTS, World
 
 
 def all_steady(topology: Topology) -> DesiredTraffic:
@@ -122,6 +122,7 @@ class Steering:
         if seen is None:
             return NotYet(f"{region.id} says nothing of {zone.id}")
         if matches(seen, wanted, self._world.traffic(region).grain(zone, seen.total)):
+            self._world.saw(zone.id, wanted)
             return seen
         return NotYet(told(seen))
 
@@ -138,6 +139,7 @@ class Steering:
         seen = await self._world.global_tier.read()
         if dict(seen.weights) != dict(wanted):
             return NotYet(f"the DNS answers {dict(seen.weights)}")
+        self._world.saw(WEIGHTS, dict(wanted))
         return True if seen.in_sync else NotYet("the DNS still spreads the change")
 
 

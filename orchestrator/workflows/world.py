@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from orchestrator.core.release import Release
 from orchestrator.core.topology import Region, Topology, Zone
@@ -33,9 +33,23 @@ class PeerBook(Protocol):
     async def save(self, zone: str, peers: Sequence[Peer]) -> None: ...
 
 
+WEIGHTS: Final = "the global tier"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the traffic document wished for when it was last seen to be so, and when that was (monotonic seconds)."""
+
+    wish: object
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """`fleets` and `traffics` per cloud, `agents` per region id. Without `peers`, clouds are asked every time."""
+    """`fleets` and `traffics` per cloud, `agents` per region id. Without `peers`, clouds are asked every time.
+
+    `sightings`: of each zone, and of WEIGHTS, what this process has seen come true (for `reconcile`).
+    """
 
     topology: Topology
     fleets: Mapping[str, Fleet]
@@ -47,6 +61,10 @@ class World:
     book: TrafficBook
     releases: Releases
     peers: PeerBook | None = None
+    sightings: dict[str, Sighting] = field(default_factory=dict)
+
+    def saw(self, what: str, wish: object) -> None:
+        self.sightings[what] = Sighting(wish, self.clock.monotonic())
 
     def fleet(self, zone: Zone) -> Fleet:
         return self.fleets[zone.cloud]

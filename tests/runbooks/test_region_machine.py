@@ -41,11 +41,11 @@ AWS = "aws/us-east-1"
 OUTCOMES = {
     "admit-region": (M.ADMITTED, M.REFUSED, M.INTERRUPTED),
     "prepare-region": (M.PREPARED, M.UNPREPARED, M.INTERRUPTED),
-    "leave-region": (M.MOVED, M.STUCK, M.INTERRUPTED),
+    "leave-region": (M.MOVED, M.STALE, M.STUCK, M.INTERRUPTED),
     "empty-region": (M.EMPTIED, M.STUCK, M.INTERRUPTED),
     "stay-out": (M.EXPIRED, M.INTERRUPTED),
     "verify-region": (M.VERIFIED, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
-    "return-region": (M.STEP_PASSED, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
+    "return-region": (M.STEP_PASSED, M.STALE, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
     "settle-region": (M.SETTLED, M.STUCK, M.INTERRUPTED),
 }
 Edges = dict[RegionState, list[tuple[str, RegionState]]]

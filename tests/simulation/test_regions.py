@@ -11,8 +11,9 @@ from orchestrator.sim.faults import Fault
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Cut, Scenario, good_deploy
-from orchestrator.sim.truth import Physics
+from orchestrator.sim.scenario import Cut, Scenario, Strike, Switching, good_deploy
+from orchestrator.sim.signals import SignalTurn
+from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
 QUIET = replace(good_deploy(), users_rps=150.0, physics=Physics(connection_life_s=10.0))
@@ -67,3 +68,39 @@ def test_i1_the_checker_finds_a_region_that_leaves_unasked(monkeypatch: pytest.M
     for guard in ("refuse_beside_zones_out", "refuse_absent_survivors"):
         monkeypatch.setattr(region_plan, guard, lambda *_: None)
     assert {("I1", AZURE)} <= {(v.rule, v.zone) for v in simulate(1, AWAY).violations}
+
+
+def test_i15_a_drill_of_a_region_ends_when_users_are_harmed() -> None:
+    drill = RegionOrder(2.0, "drill", AZURE, lasts_s=200.0)
+    scene = replace(moved(drill), signals=(SignalTurn(50.0, "users", "bad", 60.0),), deploy_at_s=200.0)
+    result = simulate(1, scene)
+    assert [f"{AWS}=100 {AZURE}=0"] == [h.what for h in result.trace if h.kind == "dns" and h.at_s < 50.0]
+    assert f"{AWS}=255 {AZURE}=13" in [h.what for h in result.trace if h.kind == "dns" and 50.0 < h.at_s < 65.0]
+    assert ("succeeded", ()) == (result.status, result.violations)
+    assert result.exercised["I15"] > 0
+
+
+ALONE = moved(RegionOrder(2.0, "evacuate", AZURE), RegionOrder(70.0, "return", AZURE), deploy_at_s=400.0)
+
+
+def stopped_after(event: str, step: str, blow: Blow, zone: str) -> tuple[Result, float]:
+    """The kill switch is on for a minute from that moment, and ten seconds later something befalls a zone."""
+    at_s = next(h.at_s for h in simulate(1, ALONE).trace if h.what == event and h.args.get("step") == step)
+    stop = (Switching(at_s - 0.01, "kill", on=True), Switching(at_s + 60.0, "kill", on=False))
+    scene = replace(ALONE, switches=stop, strikes=(Strike(at_s + 10.0, zone, blow, 100.0, 0.5),))
+    return simulate(1, scene), at_s + 60.0
+
+
+def test_i1_a_region_that_stood_still_before_it_left_asks_the_guards_again() -> None:
+    """A zone of the survivors died while the kill switch was on; it left beside that one when it was turned off."""
+    result, _ = stopped_after("prepared", "prepare-region", Blow.DEAD, f"{AWS}b")
+    assert ["effect-began", "stale"] == [h.what for h in result.trace if h.args.get("step") == "leave-region"]
+    assert ([], ()) == (weights(result), result.violations)
+
+
+def test_i2_a_region_that_stood_still_before_it_got_users_is_verified_again() -> None:
+    """It got its first users though it had fallen sick since it was verified."""
+    result, on_s = stopped_after("verified", "verify-region", Blow.DEAD, f"{AZURE}-2")
+    steps = [h.what for h in result.trace if h.kind == "log" and on_s < h.at_s < on_s + 60.0]
+    assert ["stale", "unhealthy"] == [what for what in steps if what not in {"effect-began", "run-claimed"}][:2]
+    assert () == result.violations
