@@ -85,6 +85,14 @@ class Movers(Protocol):
     def drilled(self) -> Sequence[str]: ...
 
 
+class Unmoved:
+    def waives(self, rule: str, region: str) -> bool:  # noqa: ARG002
+        return False
+
+    def drilled(self) -> Sequence[str]:
+        return ()
+
+
 class Nobody:
     def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
         return False

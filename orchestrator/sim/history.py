@@ -168,13 +168,10 @@ class History:
         process.beside = task
         wire = Wire(task, self.scheduler, self.faults, on_call=self._called, on_write=self._put_back)
         store, clock = cast("Store", SimStore(self.store, wire)), SimClock(self.scheduler, task)
-        ports = ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._noted))
+        ports = ports_of(self.world, wire, store, clock, SimNotifier(wire, on_notice=self._told))
         ports = in_turns(ports, busy, sightings)
         self.scheduler.spawn(task, reconciler(ports, store, process.name).forever())
         self.keepers.append(task)
-
-    def _noted(self, notice: Notice) -> None:
-        self.world.note("told", f"{notice.level} {notice.what}: {notice.evidence}")
 
     def _put_back(self, process: Process, name: str, about: str) -> None:
         if name != "notify":

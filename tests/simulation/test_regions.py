@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core import region_plan
+from orchestrator.sim.checkers import OneZoneOut, watch
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Cut, Scenario, Strike, Switching, good_deploy
+from orchestrator.sim.scenario import Cut, Scenario, Strike, Switching, good_deploy, two_clouds
+from orchestrator.sim.scheduler import Scheduler
 from orchestrator.sim.signals import SignalTurn
-from orchestrator.sim.truth import Blow, Physics
+from orchestrator.sim.truth import STEADY_POOL, Blow, Physics
+from orchestrator.sim.world import build
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
 QUIET = replace(good_deploy(), users_rps=150.0, physics=Physics(connection_life_s=10.0))
@@ -64,10 +66,28 @@ def test_i1_a_cloud_that_does_not_say_where_its_zones_stand_does_not_say_that_th
     assert () == result.violations
 
 
-def test_i1_the_checker_finds_a_region_that_leaves_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for guard in ("refuse_beside_zones_out", "refuse_absent_survivors"):
-        monkeypatch.setattr(region_plan, guard, lambda *_: None)
-    assert {("I1", AZURE)} <= {(v.rule, v.zone) for v in simulate(1, AWAY).violations}
+def test_i1_the_checker_finds_a_region_that_leaves_beside_a_zone() -> None:
+    scheduler = Scheduler()
+    world = build(two_clouds(), scheduler, version="v1", users_rps=150.0)
+    checker = OneZoneOut()
+    watch(world, [checker])
+    world.detach(world.zones[f"{AWS}c"], STEADY_POOL)
+    scheduler.run(30.0)
+    world.set_dns({AZURE: 0})
+    scheduler.run(60.0)
+    assert [("I1", AZURE, f"left while out: {AWS}c")] == [(v.rule, v.zone, v.what) for v in checker.violations]
+
+
+def test_i1_the_checker_finds_a_zone_that_leaves_beside_a_region() -> None:
+    scheduler = Scheduler()
+    world = build(two_clouds(), scheduler, version="v1", users_rps=150.0)
+    checker = OneZoneOut()
+    watch(world, [checker])
+    world.set_dns({AZURE: 0})
+    scheduler.run(30.0)
+    world.detach(world.zones[f"{AWS}c"], STEADY_POOL)
+    scheduler.run(60.0)
+    assert [("I1", f"{AWS}c", f"left while out: {AZURE}")] == [(v.rule, v.zone, v.what) for v in checker.violations]
 
 
 def test_i15_a_drill_of_a_region_ends_when_users_are_harmed() -> None:
