@@ -25,7 +25,7 @@ from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.scenario import BRISK, Command, Scenario, Switching, good_deploy, make_topology
 from orchestrator.sim.signals import USERS, SignalTurn
 from orchestrator.sim.truth import Behaviour
-from orchestrator.workflows import capacity, drill, drill_checks, leaving, returning
+from orchestrator.workflows import capacity, drill, drill_checks, leaving, region, returning
 
 HEAVY = Scenario(make_topology({"aws/us-east-1": 3, "azure/eastus": 3}), users_rps=420.0)
 BY_HAND = replace(good_deploy(), away="azure/eastus-2", away_until_s=25.0)
@@ -92,6 +92,7 @@ MUTATIONS: dict[str, Mutation] = {
             "core/guards.py:refuse_second_zone_out",
             "core/guards.py:refuse_absent_survivors",
             "core/guards.py:refuse_beside_one_on_its_way",
+            "core/region_plan.py:refuse_leaving",
         ),
         "nobody asks whether another zone is out",
         BY_HAND,
@@ -99,6 +100,7 @@ MUTATIONS: dict[str, Mutation] = {
             (capacity, "refuse_second_zone_out", no_refusal),
             (capacity, "refuse_absent_survivors", no_refusal),
             (capacity, "refuse_beside_one_on_its_way", no_refusal),
+            (region, "refuse_leaving", no_refusal),
         ),
         seeds=40,
     ),
