@@ -77,6 +77,12 @@ class DeployState(msgspec.Struct, frozen=True):
     suspended: bool = False
     ahead: str = ""  # The zone that others have yielded to.
     overrides: tuple[str, ...] = ()  # Rules that a person has overridden for this run, by name (I4).
+    behind: tuple[str, ...] = ()  # What drills have out when it begins: they make way, and the first admission waits.
+
+    @property
+    def admit_timeout_s(self) -> float:
+        """What a drill has out comes back in steps, and is watched: for that it waits as long as an upgrade may take."""
+        return max(self.policy.admit_timeout_s, self.policy.upgrade_timeout_s if self.behind else 0.0)
 
     def zone(self, zone_id: str) -> ZoneProgress:
         return next(z for z in self.zones if z.zone == zone_id)
@@ -148,12 +154,22 @@ def apply(state: DeployState, event: Event, now: datetime) -> DeployState:
         zone = state.zone(event.zone)
     except (ValueError, StopIteration):
         raise IllegalTransition(f"{event.kind} is no event of a zone of this run ({event.zone})") from None
+    if kind is E.REFUSED and event.args.get("rule") == "I1" and _waits(state, now):
+        # The store's own word for a lease that another run holds: ask again, on fresh facts.
+        raise IllegalTransition(f"{event.zone} waits for the lease: {event.evidence}")
     after = _zone_after(state, zone, kind, event, now)
     zones = tuple(after if z is zone else z for z in state.zones)
     if kind is E.DRAINED and not after.reverting and not zone.changed:
         zones = _newest_last(zones, after)
+    behind = () if kind is E.ADMITTED else state.behind
     ahead = state.ahead if after.state is _Z.WAITING else ""
-    return _after_zone(replace(state, zones=zones, ahead=ahead), zone, kind, event, now)
+    return _after_zone(replace(state, zones=zones, ahead=ahead, behind=behind), zone, kind, event, now)
+
+
+def _waits(state: DeployState, now: datetime) -> bool:
+    """An admission may last as long as it takes to be refused."""
+    waited_s = (now - max(zone.since for zone in state.zones)).total_seconds()
+    return 0 <= waited_s < state.admit_timeout_s
 
 
 def _newest_last(zones: tuple[ZoneProgress, ...], zone: ZoneProgress) -> tuple[ZoneProgress, ...]:

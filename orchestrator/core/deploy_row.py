@@ -31,6 +31,7 @@ def dump(state: DeployState) -> Json:
         "suspended": state.suspended,
         "ahead": state.ahead,
         "overrides": list(state.overrides),
+        "behind": list(state.behind),
     }
 
 
@@ -70,6 +71,7 @@ def parse(data: Json) -> DeployState:
         suspended=row.get("suspended", False),
         ahead=row.get("ahead", ""),
         overrides=tuple(row.get("overrides", ())),
+        behind=tuple(row.get("behind", ())),
     )
 
 

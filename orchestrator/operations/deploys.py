@@ -58,8 +58,10 @@ async def start_deploy(
         refuse_taken(leases, runs)
         require_release(world, version)
         previous = require_way_back(world.releases, await versions_now(world, patience))
-        order = order_around_drills(world.topology, leases, runs)
-        state = dump(replace(begin(service, version, previous, order, policy, now), overrides=overrides))
+        behind = behind_drills(leases, runs)
+        order = order_behind(world.topology, behind)
+        begun = begin(service, version, previous, order, policy, now)
+        state = dump(replace(begun, overrides=overrides, behind=behind))
         made = await store.create_run(run, service, "deploy", state, "active", author=author, reason=reason, now=now)
         await make_way(store, service, run, author=author, reason=reason, now=now, evacuating=False)
         doing.result = f"run {run} started"
@@ -74,10 +76,14 @@ def refuse_taken(leases: Iterable[Lease], runs: Mapping[str, Run]) -> None:
             raise taken(lease, holder)
 
 
-def order_around_drills(topology: Topology, leases: Iterable[Lease], runs: Mapping[str, Run]) -> tuple[str, ...]:
-    """What a drill has out goes last: the deploy need not wait for its return before it begins."""
-    drilled = [x.zone for x in leases if x.run in runs and of_drill(runs[x.run])]
-    out = {z.id for place in drilled for z in topology.zones_at(place)}
+def behind_drills(leases: Iterable[Lease], runs: Mapping[str, Run]) -> tuple[str, ...]:
+    """Places that drills have out: they bring them back, and the deploy waits for that."""
+    return tuple(lease.zone for lease in leases if lease.run in runs and of_drill(runs[lease.run]))
+
+
+def order_behind(topology: Topology, behind: Iterable[str]) -> tuple[str, ...]:
+    """What a drill has out goes last: it has just been proven."""
+    out = {z.id for place in behind for z in topology.zones_at(place)}
     return tuple(sorted(order_of_zones(topology), key=lambda zone: zone in out))
 
 

@@ -14,6 +14,8 @@ from functools import partial
 from random import Random
 from typing import Any, cast
 
+from msgspec import structs
+
 from orchestrator.core.deploy import DeployState, begin
 from orchestrator.core.deploy_table import RunStatus
 from orchestrator.core.errors import Refused, Rejected, Transient
@@ -21,7 +23,7 @@ from orchestrator.core.machine import Json, Machine
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Lease, Run, Store
-from orchestrator.operations.deploys import order_around_drills, refuse_taken
+from orchestrator.operations.deploys import behind_drills, order_behind, refuse_taken
 from orchestrator.operations.regions import make_way
 from orchestrator.ports import Notice
 from orchestrator.sim.adapters import SimNotifier
@@ -120,8 +122,10 @@ class History:
         scene, topology, now = self.scenario, self.scenario.topology, self._wall()
         leases, runs = self._leases(), {run.id: run for run in _now(self.store.runs(topology.service, 500))}
         refuse_taken(leases, runs)
-        order = order_around_drills(topology, leases, runs)
-        state = begin(topology.service, "v2", dict.fromkeys(self.world.zones, "v1"), order, scene.policy, now)
+        behind = behind_drills(leases, runs)
+        previous, order = dict.fromkeys(self.world.zones, "v1"), order_behind(topology, behind)
+        state = begin(topology.service, "v2", previous, order, scene.policy, now)
+        state = structs.replace(state, behind=behind)
         row, who = self.machine.dump(state), {"author": "sim", "reason": ""}
         _now(self.store.create_run(RUN, topology.service, "deploy", row, self.machine.status(state), **who, now=now))
         _now(make_way(self.store, topology.service, RUN, **who, now=now, evacuating=False))

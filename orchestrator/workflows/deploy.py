@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from orchestrator.core.deploy import DeployState
@@ -59,7 +60,8 @@ class DeployPerformer:
             raise Bug(f"effect {effect.kind} names no zone")
         zone = self._world.topology.zone(effect.zone)
         progress, waiting = state.zone(effect.zone), tuple(z.zone for z in state.waiting())
-        job = Job(self._world, zone, progress, state.policy, fence, interrupted, state.overrides, waiting)
+        policy = replace(state.policy, admit_timeout_s=state.admit_timeout_s) if state.behind else state.policy
+        job = Job(self._world, zone, progress, policy, fence, interrupted, state.overrides, waiting)
         try:
             event = await self._effects[effect.kind](job)
         except Refused as refused:

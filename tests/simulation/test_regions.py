@@ -124,3 +124,14 @@ def test_i2_a_region_that_stood_still_before_it_got_users_is_verified_again() ->
     steps = [h.what for h in result.trace if h.kind == "log" and on_s < h.at_s < on_s + 60.0]
     assert ["stale", "unhealthy"] == [what for what in steps if what not in {"effect-began", "run-claimed"}][:2]
     assert () == result.violations
+
+
+def test_i1_a_deploy_waits_for_the_drill_that_makes_way_and_is_not_held() -> None:
+    """The lease was the drill's until all was put back: the deploy was refused once, and held for a person."""
+    drill = RegionOrder(2.0, "drill", AZURE, lasts_s=300.0)
+    result = simulate(1, replace(moved(drill), deploy_at_s=60.0))
+    said = [h for h in result.trace if h.kind == "log" and h.args.get("status") == "held"]
+    settled_s = next(h.at_s for h in result.trace if h.what == "settled" and h.args.get("step") == "settle-region")
+    admitted_s = next(h.at_s for h in result.trace if h.what == "admitted" and h.args.get("step") == "admit")
+    assert ([], "succeeded", ()) == (said, result.status, result.violations)
+    assert settled_s < admitted_s < settled_s + 5.0

@@ -9,7 +9,7 @@ from workflows.outing_stage import AWS, AWS_B, AZURE, now_
 from orchestrator.core.errors import NotFound, Refused
 from orchestrator.core.outing import Mode
 from orchestrator.core.outing_row import parse
-from orchestrator.operations.deploys import order_around_drills, refuse_taken
+from orchestrator.operations.deploys import behind_drills, order_behind, refuse_taken
 from orchestrator.operations.regions import make_way, start_evacuation
 from orchestrator.operations.switches import turn
 from orchestrator.ports import Finding
@@ -192,9 +192,9 @@ def test_i1_a_deploy_goes_first_too() -> None:
     service.until_out(run)
     leases, runs = now_(service.store.leases("gates")), {r.id: r for r in now_(service.store.runs("gates"))}
     refuse_taken(leases, runs)
-    assert AWS == order_around_drills(service.topology, leases, runs)[-1]
+    assert AWS == order_behind(service.topology, behind_drills(leases, runs))[-1]
     now_(make_way(service.store, "gates", "deploy-1", author="eve", reason="v2", now=service.now(), evacuating=False))
-    deploy = service.deploy(order_around_drills(service.topology, leases, runs))
+    deploy = service.deploy(order_behind(service.topology, behind_drills(leases, runs)))
     status, why = service.ended(run)
     assert ("interrupted", True) == (status, "restore ordered by eve: v2 (run deploy-1)" in why), why
     assert "succeeded" == service.until_status(deploy, "succeeded", "held", within_s=3600.0).status
