@@ -96,6 +96,7 @@ class _Loop(Generic[S]):
     epoch: int = 0
     effect: Effect | None = None
     parsed: tuple[int, S] | None = None
+    refused: str = ""  # the lease, lately, and why
 
     async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
         """Repeat `act` while the store is unreachable. Safe at any point: the row says where to go on."""
@@ -162,7 +163,9 @@ class _Loop(Generic[S]):
         try:
             return await self._fold(run, state, event, effect, duration_s)
         except Refused as refused:
-            self.log("lease-refused", run=run.id, zone=refused.zone, rule=refused.rule, reason=refused.reason)
+            if refused.reason != self.refused:  # It is asked for again and again, for as long as another run has it.
+                self.log("lease-refused", run=run.id, zone=refused.zone, rule=refused.rule, reason=refused.reason)
+            self.refused = refused.reason
             told = Event(REFUSED, event.zone or refused.zone, refused.reason, {"rule": refused.rule}, event.order)
         try:
             return await self._fold(run, state, told, effect, duration_s)
@@ -186,7 +189,7 @@ class _Loop(Generic[S]):
             extra=self.machine.extra_slot(after),
         )
         await self.store.commit(run, advance, now)
-        self.parsed = (run.seq + 1, after)
+        self.parsed, self.refused = (run.seq + 1, after), ""
         self.log(
             event.kind,
             run=run.id,
