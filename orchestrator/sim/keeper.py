@@ -59,6 +59,6 @@ def in_turns(ports: Ports, busy: set[str], sightings: dict[str, Sighting]) -> Po
 
 def reconciler(ports: Ports, store: Store, carrier: str) -> Reconciler:
     async def unfinished() -> Sequence[Run]:
-        return [run for run in await store.runs(ports.topology.service, 500) if not run.finished]
+        return [run for run in reversed(await store.runs(ports.topology.service, 500)) if not run.finished]
 
     return Reconciler(ports, store, unfinished, carrier, Counter(), in_turn)

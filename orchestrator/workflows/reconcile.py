@@ -77,7 +77,7 @@ class DocumentFence:
 
 
 class Reconciler:
-    """One per service and process. `unfinished` gives the service's runs; `carrier` is this process's name on their rows.
+    """One per service and process. `unfinished` gives the service's runs, oldest first; `carrier` is this process's name on their rows.
 
     `together` awaits what is done for every region: a cloud that does not answer holds up no other.
     """
@@ -107,8 +107,8 @@ class Reconciler:
         document = await self._world.book.load()
         if document is None or await self._killed():
             return bool(runs)
-        if any(run.carrier != self._carrier for run in runs):
-            return True  # Its own carrier does it.
+        if runs and runs[0].carrier != self._carrier:
+            return True  # Whoever carries the oldest does it for all.
         movers = [run for run in runs if run.kind not in BEGINNERS]
         steered = [run.effect for run in movers if run.effect is not None and run.effect.kind not in STILL]
         if any(effect.zone is None for effect in steered):

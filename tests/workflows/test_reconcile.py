@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class Bench:
         assert 0 == self.counts["traffic_put_back"]
 
     async def unfinished(self) -> list[Run]:
-        return [run for run in await self.store.runs("gates") if not run.finished]
+        return [run for run in reversed(await self.store.runs("gates")) if not run.finished]
 
     def commit(self, zone: str | None, *, finished: bool = False) -> None:
         step = Advance({}, "active", zone, finished, Event("x"), None, 0.0)
@@ -201,6 +201,21 @@ def test_it_touches_nothing_when(bench: Bench, why: str) -> None:
         bench.store._traffic.clear()
     assert bench.look()
     assert "out" == bench.placements()[B]
+
+
+@pytest.mark.parametrize("elder", ["me", "another"])
+def test_of_several_processes_the_one_that_carries_the_oldest_run_does_it_for_all(bench: Bench, elder: str) -> None:
+    """It leaves alone what the effects of others steer."""
+    do(bench.store.claim("d1", elder, NOW))
+    later = NOW + timedelta(seconds=1)
+    do(bench.store.create_run("o1", "gates", "outing", {}, "active", author="ada", reason="", now=later))
+    do(bench.store.claim("o1", "another" if elder == "me" else "me", later))
+    do(bench.store.intend(do(bench.store.load("o1")), Effect("drain", "azure/eastusa"), later))
+    for zone in (B, "azure/eastusc"):
+        bench.place(zone, OUT)
+    assert bench.look()
+    there = bench.placements()
+    assert ("steady" if elder == "me" else "out", "out") == (there[B], there["azure/eastusc"])
 
 
 def test_when_nothing_runs_the_last_document_still_holds(bench: Bench) -> None:
