@@ -28,7 +28,10 @@ class Refusal:
 
 
 class ZoneLoad(msgspec.Struct, frozen=True):
-    """One zone as measured now: `healthy` of its `instances` are ready and meant to stay; `errors` of `requests` failed."""
+    """One zone as measured now: `healthy` of its `instances` are ready and meant to stay; `errors` of `requests` failed.
+
+    `brief`: so few requests came that a longer look may still show what they do not.
+    """
 
     zone: str
     rps: float
@@ -36,6 +39,7 @@ class ZoneLoad(msgspec.Struct, frozen=True):
     healthy: int
     requests: int = 0
     errors: int = 0
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,15 @@ def refuse_unsound_survivors(
     zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, gate: GatePolicy
 ) -> Refusal | None:
     """I2: every other zone has all of its instances ready, and its users' requests answered. Zero are not all ready."""
-    sick = [why for z in topology.zones() if z.id != zone and (why := unsound(z.id, loads.get(z.id), gate))]
+    others = [(z.id, loads.get(z.id)) for z in topology.zones() if z.id != zone]
+    sick = [why for z, load in others if (why := unsound(z, load, gate) or _barely_watched(z, load))]
     return Refusal("I2", f"{zone} may not leave: {', '.join(sick)}") if sick else None
+
+
+def _barely_watched(zone: str, load: ZoneLoad | None) -> str | None:
+    return (
+        f"{zone} served {load.requests} requests since it is watched, too few to tell" if load and load.brief else None
+    )
 
 
 def unsound(zone: str, load: ZoneLoad | None, gate: GatePolicy) -> str | None:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from msgspec.structs import replace
+
 from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.guards import Refusal, ZoneLoad, order_of_zones, plan_capacity, refuse_unsound_survivors
 from orchestrator.core.machine import Json
@@ -100,7 +102,7 @@ async def make_plan(world: World, policy: DeployPolicy, version: str, usual: Map
     """Measure and compute; writes nothing. Raises Rejected for gaps in the manifest, Transient when a cloud is silent."""
     require_release(world, version)
     gauge = Gauge(world)
-    loads = await gauge.loads(policy.load_window_s)
+    loads = {z: replace(load, brief=False) for z, load in (await gauge.loads(policy.load_window_s)).items()}
     seen = await Steering(world).seen()
     out = {z: s for z, s in seen.items() if s.placement is not Placement.STEADY}
     plans = []

@@ -19,6 +19,7 @@ PEERS_STALE_S: Final = 60.0
 LOAD_STALE_S: Final = 15.0
 KEPT_S: Final = 60.0  # how far back is looked where users are few
 LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
+LONG_LOOK: Final = 5.0  # windows: whoever serves few requests is watched for so long before it counts as sound (I2)
 FEW: Final = 30  # requests: fewer in one window do not say whether a zone is sick (I2)
 BLUR_MAX: Final = 0.5  # of a window: agents that took longer than this to answer measured nothing
 
@@ -140,8 +141,10 @@ class Gauge:
                 raise Transient(f"the agent of {zone.region} answered too late to tell the load of {zone.id}")
             requests, errors = served(old[zone.id].counters, latest[zone.id].counters)
             rps = requests / seconds if seconds > 0 else 0.0
+            brief = False
             if requests < FEW:
-                requests, errors = self._lately(zone.id, latest) or (requests, errors)
+                requests, errors, watched_s = self._lately(zone.id, latest) or (requests, errors, seconds)
+                brief = requests < FEW and watched_s < LONG_LOOK * window_s
             seen = await self.fleet(zone)
             # What its cloud has no room for is missing in its capacity (I3), but what is there may be sound without it (I2).
             whole = len(seen.instances) if seen.no_room else seen.desired
@@ -150,16 +153,16 @@ class Gauge:
             ready = min(whole, sum(i.id in ready_now for i in seen.instances))
             if ready < whole:
                 self.forget(zone)  # Its own autoscaler may have changed it since: look again.
-            loads[zone.id] = ZoneLoad(zone.id, rps, whole, ready, requests, errors)
+            loads[zone.id] = ZoneLoad(zone.id, rps, whole, ready, requests, errors, brief)
         return loads
 
-    def _lately(self, zone: str, latest: Reading) -> tuple[int, int] | None:
-        """Requests and errors over as long as it takes to get FEW of the same instances: fewer say nothing (I2)."""
+    def _lately(self, zone: str, latest: Reading) -> tuple[int, int, float] | None:
+        """Requests, errors and seconds over as long as it takes to get FEW of the same instances: fewer say nothing (I2)."""
         now, lately = latest[zone].counters, None
         for reading in reversed(self._readings):
             then = reading[zone].counters if zone in reading else {}
             if then and then.keys() == now.keys():
-                lately = served(then, now)
+                lately = *served(then, now), seconds_between(reading, latest, zone)
                 if lately[0] >= FEW:
                     break
         return lately

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim.checkers import watch
-from orchestrator.sim.deeds import Nobody, all_checkers
+from orchestrator.sim.deeds import Nobody, Unmoved, all_checkers
 from orchestrator.sim.scenario import BRISK, two_clouds
 from orchestrator.sim.scheduler import Scheduler
 from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Admin, Behaviour, Blow
@@ -22,7 +22,7 @@ class Script:
         self.scheduler = Scheduler()
         versions = {"v2": target}
         self.world: World = build(two_clouds(), self.scheduler, version="v1", users_rps=users_rps, versions=versions)
-        self.checkers = all_checkers(policy, tuple, Nobody(), calm=True)
+        self.checkers = all_checkers(policy, tuple, Nobody(), Unmoved(), calm=True)
         watch(self.world, self.checkers)
 
     def wait(self, seconds: float) -> None:
