@@ -18,7 +18,7 @@ from msgspec import structs
 
 from orchestrator.core.deploy import DeployState, begin
 from orchestrator.core.deploy_table import RunStatus
-from orchestrator.core.errors import Refused, Rejected, Transient
+from orchestrator.core.errors import Bug, Refused, Rejected, Transient
 from orchestrator.core.machine import Json, Machine
 from orchestrator.engine.carry import Performer, carry
 from orchestrator.engine.memory import MemoryStore
@@ -55,6 +55,7 @@ RUN = "run-1"
 LONGEST_S = 6_000.0
 PATIENCE_S = 600.0  # a person looks after this long at what waits for them, though something else still tries
 SUPERVISE_S = 1.0
+LAST_TURNS = 10
 _TOLD = ("zone", "step", "evidence", "status")  # of a log line, in a trace
 
 
@@ -440,7 +441,7 @@ class History:
 
     def _start_when_free(self) -> None:
         """A person asks for the deploy until it is let; what others have out is brought back for it after a while."""
-        patient_s = self.scenario.trouble_ends_s
+        patient_s, turns = self.scenario.trouble_ends_s, 0
         while not self.carriers:
             try:
                 self.start_run()
@@ -449,9 +450,11 @@ class History:
                 self.world.note("deploy refused", str(refused))
                 if self.scheduler.now_s >= patient_s:
                     self.heal()
-                    self.outings.bring_back()
+                    self.outings.bring_back(again=turns > 0)
                     self.moves.bring_back()
-                    patient_s += PATIENCE_S
+                    patient_s, turns = patient_s + PATIENCE_S, turns + 1
+                    if turns > LAST_TURNS:
+                        raise Bug(f"seed {self.seed}: no deploy is let, whatever people do: {refused}") from refused
                 self.scheduler.run(self.scheduler.now_s + 5.0)
 
     def _until(self, until_s: float) -> None:
