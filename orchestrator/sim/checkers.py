@@ -48,6 +48,9 @@ class Checker:
     def replaced(self, world: World, box: Box) -> None:
         """Judge the replacement of `box`, which is about to happen."""
 
+    def upgrades(self, world: World, zone: ZoneTruth, version: str) -> None:
+        """A cloud has taken up the order to bring the zone to `version`, whatever it then finds to do."""
+
     def report(self, world: World, zone: str, what: str) -> None:
         if zone not in self._standing:
             self._standing.add(zone)
@@ -443,4 +446,5 @@ def watch(world: World, checkers: Iterable[Checker]) -> None:
     for look in lookers:
         look(world)
     world.watchers += lookers
+    world.on_upgrade += [c.upgrades for c in checkers if type(c).upgrades is not Checker.upgrades]
     world.on_replaced += [c.replaced for c in checkers if type(c).replaced is not Checker.replaced]

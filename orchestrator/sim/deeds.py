@@ -245,7 +245,8 @@ class IntentFirst(DeedChecker):
 class NewestFirst(DeedChecker):
     """I12: a zone goes back to the version it had only when no zone that changed after it is still changed.
 
-    Judged on instances as they are replaced. The zone that the run has in hand when a person orders it, or finds sick,
+    Judged on instances as they are replaced; a zone that was upgraded once more counts from then on, though it may have
+    had the version already. The zone that the run has in hand when a person orders it, or finds sick,
     goes back first, under the same lease: it is out already. So does one that is out when the run takes it. Does not
     verify: that a rollback skips the bake; health is I2's.
     """
@@ -285,6 +286,10 @@ class NewestFirst(DeedChecker):
         for other, at_s in self._first_s.items():
             if at_s > first_s and self._last_s[other] > last_s and self._changed(world.zones[other]):
                 self.report(world, zone_id, f"goes back before {other}, which changed after it")
+
+    def upgrades(self, world: World, zone: ZoneTruth, version: str) -> None:
+        if version != self.old and zone.zone.id in self._last_s:
+            self._last_s[zone.zone.id] = world.now_s
 
     def _changed(self, zone: ZoneTruth) -> bool:
         return any(b.version != self.old and not b.leaving and b.life is Life.RUNNING for b in zone.boxes)

@@ -51,6 +51,7 @@ class World:
     trace: list[Happening] = field(default_factory=list)
     watchers: list[Callable[[World], None]] = field(default_factory=list)
     on_replaced: list[Callable[[World, Box], None]] = field(default_factory=list)
+    on_upgrade: list[Callable[[World, ZoneTruth, str], None]] = field(default_factory=list)
     disturbed_at_s: float = float("-inf")  # last fault, heal or rise of load
     found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
     _dirty: bool = True
@@ -327,6 +328,8 @@ class World:
         zone.swaps += 1
         zone.swap = Swap(version, total=len(staying), done=len(staying) - len(todo), generation=zone.swaps)
         self.note("replace", zone.zone.id, version=version)
+        for watch in self.on_upgrade:
+            watch(self, zone, version)
         generation = zone.swaps
         self.scheduler.after(self.physics.replace_start_s, lambda: self._replace_now(zone, generation, todo))
         self.scheduler.after(self.physics.replace_give_up_s, lambda: self._give_up(zone, generation))

@@ -243,7 +243,8 @@ class Capacity:
             if not job.progress.as_it_left:
                 # It is on the ramp, maybe with all of its region's users: whoever has got well meanwhile needs a part.
                 await self._steering.want_no_more(job.zone, job.fence)
-                await self._steering.step_region(job.zone, job.fence)
+                if not await self._steering.is_back(job.zone):
+                    await self._steering.step_region(job.zone, job.fence)
             await self._grow_all(job, prepared)
 
         async def rule(*, may_scale: bool) -> _Ruled:

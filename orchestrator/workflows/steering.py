@@ -52,6 +52,11 @@ class Steering:
             if seen is not None and seen.placement is Placement.RAMP:
                 await self.want_zone(zone, ramp(1.0), fence)
 
+    async def is_back(self, zone: Zone) -> bool:
+        """It is to be out, and somebody has given it all of its users: to take them away again needs the guards (I1, I3)."""
+        seen = await self.seen_zone(zone) if await self.wanted(zone) == OUT else None
+        return seen is not None and seen.placement is Placement.STEADY
+
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
         wanted = await self.wanted(zone)

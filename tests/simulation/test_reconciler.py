@@ -66,3 +66,17 @@ def test_a_reconciler_lives_and_dies_with_its_carrier() -> None:
     result = simulate(1, scene)
     assert all(at_s >= 30.0 + scene.restart_s for at_s in put_back(result))
     assert ("succeeded", ()) == (result.status, result.violations)
+
+
+def test_i1_what_a_hand_puts_in_while_its_run_prepares_stays_until_the_guards_agree() -> None:
+    """Another zone had died; before it asked a guard the run took the users away that a hand had just given it. Seed 1796100002313."""
+    verifying_s = when(simulate(1, good_deploy()), "effect-began", "verify")
+    scene = replace(
+        good_deploy(),
+        strikes=(Strike(verifying_s - 0.1, f"{AWS}c", Blow.DEAD, 200.0),),
+        commands=(Command(verifying_s + 0.3, "rollback"), Command(verifying_s + 45.0, "retarget", "v2")),
+        hands=(Hand(verifying_s + 12.0, FIRST),),
+    )
+    result = simulate(1, scene)
+    assert when(result, "unprepared", "prepare") < verifying_s + 45.0, "this history is about that"
+    assert () == result.violations
