@@ -70,13 +70,13 @@ def test_a_reconciler_lives_and_dies_with_its_carrier() -> None:
 
 def test_i1_what_a_hand_puts_in_while_its_run_prepares_stays_until_the_guards_agree() -> None:
     """Another zone had died; before it asked a guard the run took the users away that a hand had just given it. Seed 1796100002313."""
-    verifying_s = when(simulate(1, good_deploy()), "effect-began", "verify")
+    verified_s = when(simulate(1, good_deploy()), "verified", "verify")
     scene = replace(
         good_deploy(),
-        strikes=(Strike(verifying_s - 0.1, f"{AWS}c", Blow.DEAD, 200.0),),
-        commands=(Command(verifying_s + 0.3, "rollback"), Command(verifying_s + 45.0, "retarget", "v2")),
-        hands=(Hand(verifying_s + 12.0, FIRST),),
+        strikes=(Strike(verified_s - 0.5, f"{AWS}c", Blow.DEAD, 200.0),),
+        commands=(Command(verified_s - 0.05, "rollback"), Command(verified_s + 45.0, "retarget", "v2")),
+        hands=(Hand(verified_s + 12.0, FIRST),),
     )
     result = simulate(1, scene)
-    assert when(result, "unprepared", "prepare") < verifying_s + 45.0, "this history is about that"
+    assert when(result, "unprepared", "prepare") < verified_s + 45.0, "this history is about that"
     assert () == result.violations
