@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from orchestrator.clouds.azure import pool as pools
 from orchestrator.clouds.azure.arm import Azure
 from orchestrator.clouds.azure.machines import Machines, attribute, front, scale_set
@@ -75,7 +77,7 @@ class AzureTraffic:
         if look.busy:
             changing = self._changing.get(region.id, frozenset())
             unsure = [z for z, seen in found.items() if z in changing or seen.placement is not Placement.STEADY]
-            found.update({zone: replace(found[zone], placement=None, share=None) for zone in unsure})
+            found.update({zone: structs.replace(found[zone], placement=None, share=None) for zone in unsure})
         return found
 
     async def apply(self, region: Region, desired: Mapping[str, ZoneTraffic], fence: Fence) -> None:
