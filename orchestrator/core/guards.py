@@ -106,7 +106,9 @@ def refuse_unsound_survivors(
 
 def _barely_watched(zone: str, load: ZoneLoad | None) -> str | None:
     return (
-        f"{zone} served {load.requests} requests since it is watched, too few to tell" if load and load.brief else None
+        f"{zone} served {load.requests} requests so far, too few to tell: it is watched for longer"
+        if load and load.brief
+        else None
     )
 
 

@@ -160,7 +160,9 @@ class Reconciler:
         if fence.writes:
             self._counts["traffic_put_back"] += 1
             evidence = f"moved away from what the traffic document says, and is being put back: {_listed(astray)}"
-            await self._world.notifier.notify(Notice("warning", "", None, "traffic-put-back", evidence, "I1", None))
+            await self._world.notifier.notify(
+                Notice("warning", "", None, "traffic-put-back", evidence, "I1", "failout status")
+            )
 
 
 def _is_placed(seen: ZoneSeen, wish: ZoneTraffic, grain: Fraction) -> bool:

@@ -157,11 +157,16 @@ class RegionPerformer:
             plan = await self._rule(move, loads)
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
-            scaled: dict[str, Json] = {z: {"from": loads[z].instances, "to": n} for z, n in plan.scale.items()}
+            scaled: dict[str, Json] = {z: {"from": await self._size(move, z), "to": n} for z, n in plan.scale.items()}
             args: dict[str, Json] = {"weights": dict(plan.weights), "scaled": scaled, "steps": self._steps(move, loads)}
             return Event(M.ADMITTED, evidence=plan.arithmetic, args=args)
 
         return await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
+
+    async def _size(self, move: _Move, survivor: str) -> int:
+        """What is to be put back; asked anew, for a run that winds down may have made it smaller a moment ago."""
+        fleet = await self._gauge.fleet(move.topology.zone(survivor), anew=True)
+        return len(fleet.instances) if fleet.no_room else fleet.desired
 
     async def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
         """Asks the clouds of the regions that stay, and no other (I10); where I1 is overridden, those of them that answer."""
