@@ -57,8 +57,8 @@ class World:
         self.answers: list[tuple[str, str, Answer]] = []
         self.timeline = Told()
         self._booted: dict[tuple[str, int], float] = {}
-        ids = (f"id-{n:06}" for n in itertools.count(1))
-        settings = {"clock": lambda: self.now, "new_id": lambda: next(ids), **options}
+        ids = itertools.count(1)  # a counter, not a generator: the SDK's pollers ask from threads of their own
+        settings = {"clock": lambda: self.now, "new_id": lambda: f"id-{next(ids):06}", **options}
         self.azure = EmulatedAzure({"eastus": 21}, self.timeline, **settings)
 
     # -- the client's side
