@@ -79,7 +79,7 @@ class OneZoneOut(Edges):
     zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave;
     so may one that has just come back, for as long as nobody could have seen that.
     A whole region is out while the global tier answers without it: then no zone of another one leaves, and it leaves
-    only while all of those are in.
+    only while all of those are in, unless every zone of it was out before.
     So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
     beside it later. Does not verify: who asked, the lease's rows, a zone that gets too little only because DNS answers
     favour another region, or one that somebody has put back by hand.
@@ -95,6 +95,8 @@ class OneZoneOut(Edges):
         out = frozenset(region for region, weight in world.dns_weights.items() if not weight)
         left, self._regions_out = out - self._regions_out, out
         for region in left:
+            if not any(map(is_in, world.regions[region].zones)):
+                continue
             self.exercised += 1
             self.clear(region)
             others = [z for z in world.zones.values() if z.zone.region not in out]
@@ -296,7 +298,8 @@ class NoReplacementUnderTraffic(Checker):
     """I13: no instance is replaced while its zone takes traffic or has requests in flight.
 
     Does not verify: the zone's health checks, scaling in, which ends instances of serving zones on purpose, or a zone
-    that somebody has put back by hand in the last 12 s.
+    that somebody has put back by hand in the last 12 s, and what the users whom it got so have in flight where a
+    reconciler has taken it out again.
     """
 
     rule: ClassVar[str] = "I13"
@@ -304,7 +307,9 @@ class NoReplacementUnderTraffic(Checker):
     def replaced(self, world: World, box: Box) -> None:
         self.exercised += 1
         zone = box.zone
-        if zone.by_hand and world.disturbed_at_s >= world.now_s - DETECT_S:
+        physics = world.physics
+        ends_s = physics.deregistration_s if zone.region.aws else physics.connection_life_s
+        if zone.by_hand_s + (0.0 if zone.by_hand else ends_s) >= world.now_s - DETECT_S:
             return
         # What a machine had in flight when it died is lost already.
         busy = [b.id for b in zone.boxes if b.busy_until_s > world.now_s and b.life is Life.RUNNING]

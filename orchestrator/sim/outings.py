@@ -175,6 +175,11 @@ class Outings:
         evacuations = (s for s in map(self.state, self.unfinished()) if s.ask.mode is Mode.EVACUATE)
         return {state.zone for state in evacuations if state.stage in EMPTIED} if self.carriers else set()
 
+    def unrelieved(self) -> set[str]:
+        """Evacuated zones whose outing a person paused before the survivors were made larger."""
+        paused = (s for s in map(self.state, self.unfinished()) if s.paused and s.ask.mode is Mode.EVACUATE)
+        return {s.zone for s in paused if s.stage in {Stage.EVACUATING, Stage.RELIEVING}} if self.carriers else set()
+
     def _alone(self, zone: str) -> bool:
         """No run has another zone out. What somebody did by hand, an evacuation does not ask about."""
         lent = any(s.stage is Stage.LENT and s.zone != zone for s in map(self.state, self.unfinished()))
@@ -235,19 +240,21 @@ class PersonsDoing(Edges):
 
     outings: Outings = field(default=cast("Outings", None))
     cuts: Mapping[str, object] = field(default_factory=dict)  # regions whose cloud cannot be reached now
-    _gets: dict[str, float] = field(default_factory=dict)  # zones that are evacuated -> requests/s when last looked at
+    _gets: dict[str, float] = field(
+        default_factory=dict
+    )  # at the last look: evacuated zones -> requests/s, and who serves
 
     def look(self, world: World) -> None:
         """An evacuation acts when its cloud lets it, kept connections end later yet, and a zone on the ramp leaves no more."""
-        emptied = self.outings.emptied()
-        gets = {zone: world.zones[zone].rps for zone in emptied}
-        for region in (
-            world.topology.region_of(zone) for zone in emptied
-        ):  # Nobody can give back what was taken before.
-            gets |= {
-                f"serving {z.id}": float(world.zones[z.id].serving) for z in region.zones if region.id in self.cuts
-            }
-        if any(rps < self._gets.get(zone, 0.0) for zone, rps in gets.items()):
+        emptied, unrelieved = self.outings.emptied(), self.outings.unrelieved()
+        gets, told = {zone: world.zones[zone].rps for zone in emptied}, set(emptied)
+        for zone in emptied:
+            region = world.topology.region_of(zone)
+            serving = {f"serving {z.id}": float(world.zones[z.id].serving) for z in region.zones}
+            gets |= serving
+            if region.id in self.cuts or zone in unrelieved:  # Nobody gives back what was taken before.
+                told |= set(serving)
+        if any(gets[key] < self._gets.get(key, 0.0) for key in told):
             world.disturbed_at_s = world.now_s
         self._gets = gets
 

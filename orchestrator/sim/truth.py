@@ -172,6 +172,7 @@ class ZoneTruth:
     born: int = 0
     blows: dict[Blow, float] = field(default_factory=dict)  # how hard: share of errors, added ms
     by_hand: bool = False  # somebody put it back in while a run had it out
+    by_hand_s: float = float("-inf")  # when that was last done, whatever has been done since
     lit_s: float = float("-inf")  # when what had taken all of it ended
     # Derived by `load`:
     rps: float = 0.0

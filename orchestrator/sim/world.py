@@ -179,6 +179,8 @@ class World:
         self.disturbed_at_s = self.now_s
         self.note("by hand", zone.zone.id, out=out)
         zone.by_hand = not out
+        if not out:
+            zone.by_hand_s = self.now_s
         if zone.region.aws:
             (self.detach if out else self.attach)(zone, STEADY_POOL)
             return

@@ -403,3 +403,19 @@ def test_a_zone_does_not_join_on_an_answer_from_before_it_left() -> None:
     looks = [h.what for h in result.trace if h.kind == "injected"]
     assert ["not-done in traffic.read", "stale in traffic.read"] == looks, "this history is about that"
     assert (result.status, result.violations) == ("aborted", ())
+
+
+@pytest.mark.parametrize(("evacuated_s", "paused_s"), [(73.28, 75.28), (69.28, 70.28)])
+def test_i3_whoever_pauses_an_evacuation_before_the_survivor_is_larger_leaves_it_as_it_is(
+    evacuated_s: float, paused_s: float
+) -> None:
+    """The survivor was being made smaller again: what it no longer served fell to the rest, and no run did it. Seed 1796090613075."""
+    zone, usual = f"{AZURE}-2", good_deploy()
+    orders = (ZoneOrder(2.0, "drain", zone, lasts_s=600.0), ZoneOrder(60.0, "restore", zone))
+    orders += (ZoneOrder(evacuated_s, "evacuate", zone, lasts_s=600.0), ZoneOrder(paused_s, "pause", zone))
+    topology = make_topology({AZURE: 2, AWS: 3}, instances=4)
+    slow = Physics(connection_life_s=30.0, close_s=20.0)
+    scene = replace(usual, topology=topology, users_rps=318.0, deploy_at_s=400.0, physics=slow, zone_orders=orders)
+    result = simulate(1, scene)
+    assert when(result, "interrupted", "settle"), "this history is about that"
+    assert () == result.violations

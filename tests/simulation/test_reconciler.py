@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.sim.checkers import NoReplacementUnderTraffic
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching, good_deploy
-from orchestrator.sim.truth import Blow
+from orchestrator.sim.scenario import Command, Cut, Hand, Scenario, Strike, Switching, good_deploy, two_clouds
+from orchestrator.sim.scheduler import Scheduler
+from orchestrator.sim.truth import Admin, Blow, Physics
+from orchestrator.sim.world import build
 
 KEPT = replace(good_deploy(), reconciles=True)
 AWS, FIRST, OTHER = "aws/us-east-1", "aws/us-east-1a", "azure/eastus-2"
@@ -58,6 +61,26 @@ def test_i13_what_a_hand_puts_in_while_a_run_has_it_out_is_put_back_within_two_s
     result = simulate(1, replace(KEPT, hands=(Hand(hand_s, FIRST),)))
     assert hand_s <= put_back(result)[0] <= hand_s + 2.0
     assert ("succeeded", ()) == (result.status, result.violations)
+
+
+@pytest.mark.parametrize(("after_s", "blamed"), [(3.0, False), (20.0, True)], ids=["at once", "much later"])
+def test_i13_the_checker_blames_no_run_for_users_that_a_hand_brought_until_they_can_have_gone(
+    after_s: float, blamed: bool
+) -> None:
+    """The reconciler put it back, and the replacement that had begun went on under what was in flight. Seed 1796098001589."""
+    scheduler = Scheduler()
+    world = build(two_clouds(), scheduler, version="v1", users_rps=150.0, physics=Physics(connection_life_s=4.0))
+    checker, zone = NoReplacementUnderTraffic(), world.zones[OTHER]
+    world.take_by_hand(zone, out=True)
+    scheduler.run(30.0)
+    world.take_by_hand(zone, out=False)
+    scheduler.run(31.0)
+    for box in zone.boxes:
+        world.set_admin(box, Admin.DOWN)
+    scheduler.run(30.0 + after_s)
+    zone.boxes[0].busy_until_s = world.now_s + 1.0
+    checker.replaced(world, zone.boxes[0])
+    assert blamed == bool(checker.violations)
 
 
 def test_a_reconciler_lives_and_dies_with_its_carrier() -> None:

@@ -90,6 +90,20 @@ def test_i1_the_checker_finds_a_zone_that_leaves_beside_a_region() -> None:
     assert [("I1", f"{AWS}c", f"left while out: {AZURE}")] == [(v.rule, v.zone, v.what) for v in checker.violations]
 
 
+def test_i1_the_checker_blames_nobody_for_a_region_that_has_no_zone_left_to_take() -> None:
+    """People had overridden I1 for its zones one by one, and a deploy gave what they still got to the others. Seed 1796090618851."""
+    scheduler = Scheduler()
+    world = build(two_clouds(), scheduler, version="v1", users_rps=150.0)
+    checker = OneZoneOut(waived=lambda _: True)
+    watch(world, [checker])
+    for zone in (*world.regions[AWS].zones, world.zones[f"{AZURE}-1"]):
+        world.take_by_hand(zone, out=True)
+    scheduler.run(30.0)
+    world.set_dns({AWS: 0})
+    scheduler.run(60.0)
+    assert [] == checker.violations
+
+
 def test_i15_a_drill_of_a_region_ends_when_users_are_harmed() -> None:
     drill = RegionOrder(2.0, "drill", AZURE, lasts_s=200.0)
     scene = replace(moved(drill), signals=(SignalTurn(50.0, "users", "bad", 60.0),), deploy_at_s=200.0)
