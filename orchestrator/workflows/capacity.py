@@ -28,7 +28,7 @@ from orchestrator.core.machine import Event, Json
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
-from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.gauge import COUNTED_S, Gauge
 from orchestrator.workflows.job import Job
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.steering import Steering
@@ -170,6 +170,7 @@ class Capacity:
         than their part.
         """
         topology, policy = job.world.topology, job.policy
+        self._gauge.outdate(topology.zones(), 0.0 if in_hand else COUNTED_S)
         loads = dict(await self._gauge.loads(policy.load_window_s))
         seen = await self._steering.seen()
         own = seen.get(job.zone.id)

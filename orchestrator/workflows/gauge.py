@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from orchestrator.ports import FleetSeen, Peer
 from orchestrator.workflows.world import World
 
 PEERS_STALE_S: Final = 60.0
+COUNTED_S: Final = 5.0  # the same where a guard counts on what is there (I3)
 LOAD_STALE_S: Final = 15.0
 KEPT_S: Final = 60.0  # how far back is looked where users are few
 LONGEST: Final = 3.0  # of a window: what was measured over more than this may be another load than that of now
@@ -78,6 +79,14 @@ class Gauge:
     def forget(self, zone: Zone) -> None:
         """Its instances are about to change: ask its cloud at the next look."""
         self._fleets.pop(zone.id, None)
+
+    def outdate(self, zones: Iterable[Zone], age_s: float = COUNTED_S) -> None:
+        """I3: what leaves a fleet is listed and ready while it drains. A guard that counts on it has it described anew."""
+        now = self._world.clock.monotonic()
+        for zone in zones:
+            known = self._fleets.get(zone.id)
+            if known and now - known.at > age_s:
+                self.forget(zone)
 
     async def peers(self, zone: Zone, *, anew: bool = False) -> list[Peer]:
         return (await self._know(zone, anew=anew)).peers

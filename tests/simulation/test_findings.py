@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from orchestrator.sim.faults import STATE, Fault
+from orchestrator.sim.history import History
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
@@ -102,7 +104,7 @@ def test_a_drain_that_expired_while_it_waited_does_not_leave() -> None:
 @pytest.mark.parametrize("orders", [("abort",), ("pause", "abort"), ("rollback",), ("pause", "suspend", "abort")])
 def test_an_abort_ends_a_run_whose_undoing_got_stuck(orders: tuple[str, ...]) -> None:
     """What was prepared could not be undone; an abort left the zone held and the run active, with its lease, for ever."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={28: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={31: Fault.DENIED})
     commands = tuple(Command(60.0 + 10.0 * i, order) for i, order in enumerate(orders))
     result = simulate(1, replace(full, commands=commands))
     stuck = [h.args["step"] for h in result.trace if h.what == "stuck"]
@@ -124,7 +126,7 @@ def test_a_zone_called_back_from_its_drain_and_then_ordered_twice_is_not_left_ou
 
 def test_a_resume_of_a_zone_that_never_left_goes_on_undoing_its_preparations() -> None:
     """It went to the ramp for a version that it did not run, was found sick there, and was emptied at once."""
-    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={28: Fault.DENIED})
+    full = Scenario(make_topology({AWS: 3}), users_rps=242.0, full=(f"{AWS}c",), plan={31: Fault.DENIED})
     result = simulate(1, replace(full, commands=(Command(60.0, "resume"),)))
     assert result.violations == ()
     told = [
@@ -269,3 +271,16 @@ def test_i11_whatever_a_deploy_does_when_the_state_is_lost_for_a_while_it_goes_o
         result = simulate(1, replace(good_deploy(), cuts=(Cut(at_s + 0.33, STATE, seconds),)))
         held = [h.what for h in result.trace if h.what in {"stuck", "unprepared", "refused", "carrier-gave-up"}]
         assert ("succeeded", (), [], 0.0) == (result.status, result.violations, held, sum(result.harmed.values())), at_s
+
+
+def test_i3_a_survivor_that_its_autoscaler_has_just_made_smaller_does_not_count_as_what_it_was() -> None:
+    """What drains is still listed and ready, and fleets were described once a minute: 158/s on 200/s, allowed 0.75."""
+    scene = replace(good_deploy(), users_rps=315.0, physics=Physics(deregistration_s=15.0))
+    calm = simulate(1, scene)
+    admitted_s = next(h.at_s for h in calm.trace if h.what == "admitted" and h.args["zone"] == f"{AZURE}-1")
+    history = History(1, scene)
+    survivor = history.world.zones[f"{AZURE}-2"]
+    for at_s, instances in ((admitted_s - 3.0, 2), (admitted_s + 40.0, 3)):
+        history.scheduler.at(at_s, partial(history.world.scale, survivor, instances))
+    result = history.go()
+    assert ("succeeded", ()) == (result.status, result.violations)

@@ -144,7 +144,7 @@ def test_a_zone_that_is_found_sick_in_hand_goes_back_first() -> None:
     """A retarget to the same version found it dead, and no other zone had left since: the checker erred. Seed 1795567018."""
     dead = Strike(60.0, f"{AWS}a", Blow.DEAD, 200.0)
     scene = replace(good_deploy(), users_rps=90.0, strikes=(dead,))
-    result = simulate(1, replace(scene, commands=(Command(80.0, "retarget", "v2"),)))
+    result = simulate(1, replace(scene, commands=(Command(90.0, "retarget", "v2"),)))
     assert when(result, "unhealthy"), "this history is about that"
     assert "I12" not in {violation.rule for violation in result.violations}
 
@@ -398,8 +398,8 @@ def test_a_zone_does_not_join_on_an_answer_from_before_it_left() -> None:
     scene = Scenario(make_topology({AZURE: 3}), users_rps=60.0)
     drains_s = when(simulate(1, scene), "effect-began", "drain")[0]
     scene = replace(scene, commands=(Command(drains_s + 0.3, "abort"),))
-    # The drain's own look after its write (call 21) is lost, and the join's (27) is answered from before.
-    result = simulate(1, replace(scene, plan={21: Fault.NOT_DONE, 27: Fault.STALE}))
+    # The drain's own look after its write (call 24) is lost, and the join's (30) is answered from before.
+    result = simulate(1, replace(scene, plan={24: Fault.NOT_DONE, 30: Fault.STALE}))
     looks = [h.what for h in result.trace if h.kind == "injected"]
     assert ["not-done in traffic.read", "stale in traffic.read"] == looks, "this history is about that"
     assert (result.status, result.violations) == ("aborted", ())
