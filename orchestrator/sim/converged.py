@@ -37,6 +37,9 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
             told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
             yield late("", f"never ended: {state.status}; {told}")
         return
+    wrong_end = _wrong_end(state, scene)
+    if wrong_end:
+        yield late("", wrong_end)
     store, service = drills.outings.store, scene.topology.service
     if at_once(store.leases(service)):
         yield late("", "a lease is left")
@@ -48,6 +51,23 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
             yield late(progress.zone, f"is wanted {traffic.zones[progress.zone].placement}")
         for wrong in _wrong_with(progress, state, scene, world):
             yield late(progress.zone, wrong)
+
+
+def _wrong_end(state: DeployState, scene: Scenario) -> str:
+    """A sick version arrived, or a well one did not."""
+    succeeded = state.status is RunStatus.SUCCEEDED
+    if succeeded and state.target == "v2" and scene.target != WELL and "I2" not in state.overrides:
+        return f"{state.target} is sick and runs everywhere"
+    if not succeeded and _nothing_against_it(scene):
+        return f"{state.target} is well, nobody said anything, and the deploy {state.status}: {state.reason}"
+    return ""
+
+
+def _nothing_against_it(scene: Scenario) -> bool:
+    """Nothing goes wrong but calls and the orchestrator itself, and nobody says anything: a well version arrives."""
+    troubles = (scene.strikes, scene.loads, scene.commands, scene.switches, scene.zone_orders, scene.region_orders)
+    others = (scene.signals, scene.cuts, scene.jumps, scene.full, scene.hands, scene.away, scene.attention)
+    return scene.target == WELL and not any((*troubles, *others))
 
 
 def _wrong_with(progress: ZoneProgress, state: DeployState, scene: Scenario, world: World) -> Iterator[str]:
