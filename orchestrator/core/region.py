@@ -72,6 +72,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
         M.ADMITTED: _P.PREPARING,
         M.REFUSED: _P.HELD_ASKING,
         M.INTERRUPTED: _P.ASKING,
+        M.EVACUATE: _P.ASKING,
         M.RETURN: _P.CALLED_OFF,
     },
     _P.PREPARING: {
@@ -119,8 +120,8 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
         M.INTERRUPTED: _P.SETTLING,
         M.EVACUATE: _P.PREPARING,
     },
-    _P.HELD_ASKING: {M.RESUME: _P.ASKING, M.RETURN: _P.CALLED_OFF},
-    _P.HELD_LEAVING: {M.RESUME: _P.LEAVING, M.RETURN: _P.VERIFYING},
+    _P.HELD_ASKING: {M.RESUME: _P.ASKING, M.EVACUATE: _P.ASKING, M.RETURN: _P.CALLED_OFF},
+    _P.HELD_LEAVING: {M.RESUME: _P.LEAVING, M.RETURN: _P.VERIFYING, **_AGAIN},
     _P.HELD_OUT: {M.RESUME: _P.VERIFYING, M.RETURN: _P.VERIFYING, **_AGAIN},
     _P.HELD_RETURNING: {M.RESUME: _P.RETURNING, M.RETURN: _P.RETURNING, **_AGAIN},
     _P.HELD_SETTLING: {M.RESUME: _P.SETTLING, M.EVACUATE: _P.PREPARING},
@@ -166,6 +167,7 @@ class RegionState:
     calling_off: bool = False
     unasked: bool = False  # It leaves again, because it fell sick or a person says so, whatever the others then carry.
     asker: str = "person"
+    behind: bool = False  # Others make way for it: the admission waits for what they bring back.
     note: str = ""
     reason: str = ""
 
@@ -173,6 +175,11 @@ class RegionState:
     def place(self) -> str:
         """What lease and lists call it: `aws/us-east-1`, or several joined."""
         return "+".join(self.regions)
+
+    @property
+    def admit_timeout_s(self) -> float:
+        """What makes way comes back in steps, and is watched: for that it waits as long as an upgrade may take."""
+        return max(self.policy.admit_timeout_s, self.policy.upgrade_timeout_s if self.behind else 0.0)
 
 
 def begin(
@@ -198,7 +205,9 @@ def _order(state: RegionState, order: Order) -> Event:
     if kind not in ORDERS or not (theirs or kind in TRANSITIONS[state.phase]):
         why = f"{order.kind} makes no sense while {state.place} is {state.phase}"
         return Event(ORDER_REFUSED, evidence=why, order=order.id)
-    return Event(kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", order=order.id)
+    return Event(
+        kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", args=order.args, order=order.id
+    )
 
 
 def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
@@ -212,8 +221,9 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
         return replace(state, asker="person", reason=event.evidence)
     kind, phase = _transition(state, event)
     # What stood still stays as old as it is: neither a hold before it left nor an order makes anything known anew.
-    same = phase is state.phase or kind is M.RESUME or phase is Phase.HELD_LEAVING
-    since = state.since if same and kind is not M.EXPIRED else now
+    same = phase is state.phase or kind is M.RESUME or Phase.HELD_LEAVING in {phase, state.phase}
+    again = kind is M.EXPIRED or (phase is Phase.ASKING and state.phase is not phase)
+    since = state.since if same and not again else now
     moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
     return _told(moved, state.phase, kind, event)
 
@@ -224,7 +234,8 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.ADMITTED:
             scaled, steps = (event.args[k] for k in ("scaled", "steps"))
             assert isinstance(scaled, dict)
-            return replace(moved, weights=_weights(event), scaled=scaled, steps=parse_steps(steps), reason="")
+            steps_ = parse_steps(steps)
+            return replace(moved, weights=_weights(event), scaled=scaled, steps=steps_, behind=False, reason="")
         case M.PREPARED:
             return replace(moved, unasked=False, weights=_weights(event) or moved.weights)
         case M.STEP_PASSED:
@@ -236,7 +247,10 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.RETURN:
             return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)
         case M.EVACUATE:
-            return replace(moved, calling_off=False, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
+            behind = event.args.get("behind", moved.behind) is True
+            # One that was held before it had left goes on leaving: it is no older, and no newer, for being told again.
+            unasked = moved.unasked if before is Phase.HELD_LEAVING else moved.phase is Phase.LEAVING
+            return replace(moved, calling_off=False, unasked=unasked, behind=behind, reason=event.evidence)
         case M.UNHEALTHY:
             return replace(moved, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
         case M.RESUME | M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:

@@ -31,6 +31,7 @@ def dump(state: RegionState) -> Json:
         "calling_off": state.calling_off,
         "unasked": state.unasked,
         "asker": state.asker,
+        "behind": state.behind,
         "note": state.note,
         "reason": state.reason,
     }
@@ -56,6 +57,7 @@ def parse(data: Json) -> RegionState:
         calling_off=row["calling_off"],
         unasked=row.get("unasked", False),
         asker=row.get("asker", "person"),  # Rows of before there were drills have none.
+        behind=row.get("behind", False),
         note=row["note"],
         reason=row["reason"],
     )

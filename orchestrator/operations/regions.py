@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, cast
 
 from orchestrator.core.errors import NotFound, Refused, Rejected
+from orchestrator.core.machine import Json
 from orchestrator.core.outing import Asker
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, Phase, begin
@@ -16,6 +17,8 @@ from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Run, Store
 
 OVERRIDABLE: Final = ("I1", "I2", "I3")
+# What is on its way out need not be told again. One that asks is: it may be held by the time it hears of it.
+_ON_ITS_WAY: Final = frozenset({Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT})
 
 
 def regions_of(topology: Topology, region: str | None, cloud: str | None) -> tuple[str, ...]:
@@ -70,14 +73,19 @@ async def start_evacuation(
             why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
             raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
         await store.append_audit(author, act, reason, f"run {other.id} told", now)
-        if state.phase not in {Phase.ASKING, Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT}:
-            await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now)
-        return other
-    state = replace(begin(run, service, tuple(regions), policy, tuple(overrides), now), asker=str(asker))
-    made = await store.create_run(run, service, "region", dump(state), "active", author=author, reason=reason, now=now)
-    await store.append_audit(author, act, reason, f"run {run} started", now)
-    if asker is Asker.PERSON:
-        await make_way(store, service, run, author=author, reason=reason, now=now)
+        if state.phase not in _ON_ITS_WAY:
+            behind = await _waits(store, service, other.id)
+            args: dict[str, Json] = {"behind": behind}
+            await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
+        made = other
+    else:
+        behind = asker is Asker.PERSON and await _waits(store, service, run)
+        state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
+        row = dump(replace(state, asker=str(asker), behind=behind))
+        made = await store.create_run(run, service, "region", row, "active", author=author, reason=reason, now=now)
+        await store.append_audit(author, act, reason, f"run {run} started", now)
+    if asker is Asker.PERSON:  # Again too: a crash may have come between the row and the orders.
+        await make_way(store, service, made.id, author=author, reason=reason, now=now)
     return made
 
 
@@ -96,14 +104,32 @@ async def make_way(
     store: Store, service: str, run: str, *, author: str, reason: str, now: datetime, evacuating: bool = True
 ) -> None:
     """Precedence (I1): a deploy or a drill that has a zone out brings it back first; a person's outing is left alone."""
-    for lease in await store.leases(service):
-        if lease.run == run:
-            continue  # It has the place already.
-        holder = await store.load(lease.run)
-        drill = holder.kind != "deploy" and of_drill(holder)
-        kind = "suspend" if holder.kind == "deploy" and evacuating else "restore" if drill else None
-        if kind is not None:
+    for holder in await in_the_way(store, service, run, evacuating=evacuating):
+        if not _comes_back(holder):
+            kind = "suspend" if holder.kind == "deploy" else "restore"
             await store.post_order(holder.id, kind, author=author, reason=f"{reason} (run {run})", now=now)
+
+
+async def in_the_way(store: Store, service: str, run: str, *, evacuating: bool = True) -> list[Run]:
+    """Runs that make way for this one. Not only those that hold the lease: a deploy between two zones would take it back."""
+    held = [lease.run for lease in await store.leases(service)]
+    found = [await store.load(holder) for holder in held if holder != run]
+    if evacuating and run not in held:
+        others = [await store.load(name) for name in await store.open_runs(service) if name not in {run, *held}]
+        found += [other for other in others if other.kind != "deploy" or other.status == "active"]
+    deploys = [holder for holder in found if holder.kind == "deploy" and evacuating]
+    return deploys + [holder for holder in found if holder.kind in {"outing", "region"} and of_drill(holder)]
+
+
+def _comes_back(holder: Run) -> bool:
+    """It was told before. Told again, it would begin the step anew that it is at."""
+    row = cast("Mapping[str, Any]", holder.state)
+    return holder.kind == "deploy" and holder.status == "active" and bool(row.get("suspended"))
+
+
+async def _waits(store: Store, service: str, run: str) -> bool:
+    """Something is in the way that comes back by itself. A deploy that is held does not: it waits for a person."""
+    return any(holder.status != "held" or of_drill(holder) for holder in await in_the_way(store, service, run))
 
 
 async def order_return(

@@ -1,0 +1,48 @@
+"""A person or a drill asks for a region, or for a zone, beside other runs: who makes way, who waits, and who is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.policy import DeployPolicy
+from orchestrator.sim.moves import RegionOrder
+from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.result import Result
+from orchestrator.sim.run import simulate
+from orchestrator.sim.scenario import good_deploy
+from orchestrator.sim.truth import Physics
+
+AWS, AZURE = "aws/us-east-1", "azure/eastus"
+DEPLOYING = replace(good_deploy(), users_rps=150.0, physics=Physics(connection_life_s=10.0, boot_s=15.0))
+
+
+def times(result: Result, what: str, step: str | None = None) -> list[float]:
+    return [h.at_s for h in result.trace if h.what == what and step in {None, h.args.get("step")}]
+
+
+def test_i1_a_region_asked_for_between_two_zones_of_a_deploy_goes_before_the_next_one() -> None:
+    """Only who held a lease was told to make way, and the deploy held none for a moment: it took the next zone, and all after it."""
+    between_s = times(simulate(1, DEPLOYING), "settled")[0] + 0.05
+    result = simulate(1, replace(DEPLOYING, region_orders=(RegionOrder(between_s, "evacuate", AZURE),)))
+    assert between_s < times(result, "suspend")[0] < times(result, "admitted", "admit-region")[0] < between_s + 5.0
+    assert () == result.violations
+
+
+def test_i1_a_zone_asked_for_in_the_moment_of_a_deploys_admission_goes_before_the_deploy() -> None:
+    admitted_s = times(simulate(1, DEPLOYING), "admitted")[1]
+    evacuated = ZoneOrder(admitted_s, "evacuate", f"{AWS}c", 600.0)
+    result = simulate(1, replace(DEPLOYING, zone_orders=(evacuated,)))
+    assert 1 == len(times(result, "suspend"))
+    assert times(result, "evacuated")[0] < admitted_s + 5.0
+    assert () == result.violations
+
+
+def test_i1_a_region_waits_as_long_as_the_deploy_that_makes_way_for_it_needs() -> None:
+    """By default a deploy's zone comes back in minutes: the region was held two minutes after it was asked for, and stayed."""
+    asked = (RegionOrder(30.0, "evacuate", AZURE),)
+    result = simulate(1, replace(DEPLOYING, policy=DeployPolicy(), trouble_ends_s=600.0, region_orders=asked))
+    pages = [h for h in result.trace if h.kind == "told" and h.at_s < 600.0]
+    assert [(150.0, f"page {AZURE}: waits")] == [(round(h.at_s), h.what) for h in pages]
+    back_s, admitted_s = times(result, "complete-suspend")[0], times(result, "admitted", "admit-region")[0]
+    assert 200.0 < back_s < admitted_s < back_s + 5.0
+    assert () == result.violations
