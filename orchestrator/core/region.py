@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
@@ -168,6 +168,12 @@ class RegionState:
     unasked: bool = False  # It leaves again, because it fell sick or a person says so, whatever the others then carry.
     asker: str = "person"
     behind: bool = False  # Others make way for it: the admission waits for what they bring back.
+    inside: tuple[
+        str, ...
+    ] = ()  # Zones of these regions that people have out: their leases stand in nobody's way (I1).
+    contested: str = (
+        ""  # What the store says of the lease, after it has been refused for as long as an admission lasts.
+    )
     note: str = ""
     reason: str = ""
 
@@ -216,7 +222,9 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
         return state
     if event.kind == M.REFUSED and event.args.get("rule") == "I1":
         # The store's own word for a lease that another run holds: wait for it, and decide again on fresh facts.
-        raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
+        if 0 <= (now - state.since).total_seconds() < state.admit_timeout_s:
+            raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
+        return replace(state, contested=event.evidence)  # The next admission tells it to a person.
     if event.kind == M.TAKE_OVER and state.phase not in FINISHED:
         return replace(state, asker="person", reason=event.evidence)
     kind, phase = _transition(state, event)
@@ -250,11 +258,13 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
             behind = event.args.get("behind", moved.behind) is True
             # One that was held before it had left goes on leaving: it is no older, and no newer, for being told again.
             unasked = moved.unasked if before is Phase.HELD_LEAVING else moved.phase is Phase.LEAVING
-            return replace(moved, calling_off=False, unasked=unasked, behind=behind, reason=event.evidence)
+            inside = tuple(cast("list[str]", event.args.get("inside", moved.inside)))
+            moved = replace(moved, calling_off=False, unasked=unasked, reason=event.evidence)
+            return replace(moved, behind=behind, inside=inside, contested="")
         case M.UNHEALTHY:
             return replace(moved, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
         case M.RESUME | M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
-            return replace(moved, reason=event.evidence)
+            return replace(moved, contested="", reason=event.evidence)
         case _:
             return moved
 

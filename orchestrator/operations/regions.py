@@ -74,14 +74,16 @@ async def start_evacuation(
             raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
         await store.append_audit(author, act, reason, f"run {other.id} told", now)
         if state.phase not in _ON_ITS_WAY:
-            behind = await _waits(store, service, other.id)
-            args: dict[str, Json] = {"behind": behind}
+            inside = await _taken_inside(store, topology, regions)
+            args: dict[str, Json] = {"behind": await _waits(store, service, other.id), "inside": [*inside]}
             await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
         made = other
     else:
-        behind = asker is Asker.PERSON and await _waits(store, service, run)
         state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
-        row = dump(replace(state, asker=str(asker), behind=behind))
+        if asker is Asker.PERSON:
+            behind, inside = await _waits(store, service, run), await _taken_inside(store, topology, regions)
+            state = replace(state, behind=behind, inside=inside)
+        row = dump(replace(state, asker=str(asker)))
         made = await store.create_run(run, service, "region", row, "active", author=author, reason=reason, now=now)
         await store.append_audit(author, act, reason, f"run {run} started", now)
     if asker is Asker.PERSON:  # Again too: a crash may have come between the row and the orders.
@@ -130,6 +132,14 @@ def _comes_back(holder: Run) -> bool:
 async def _waits(store: Store, service: str, run: str) -> bool:
     """Something is in the way that comes back by itself. A deploy that is held does not: it waits for a person."""
     return any(holder.status != "held" or of_drill(holder) for holder in await in_the_way(store, service, run))
+
+
+async def _taken_inside(store: Store, topology: Topology, regions: Sequence[str]) -> tuple[str, ...]:
+    """Zones of the regions that people have out. What a deploy or a drill has out there comes back first, under users."""
+    own = {zone.id for region in regions for zone in topology.region(region).zones}
+    here = [lease for lease in await store.leases(topology.service) if lease.zone in own]
+    holders = [(lease.zone, await store.load(lease.run)) for lease in here]
+    return tuple(sorted(zone for zone, holder in holders if holder.kind == "outing" and not of_drill(holder)))
 
 
 async def order_return(

@@ -146,6 +146,8 @@ class RegionPerformer:
 
     async def _admit(self, move: _Move) -> Event:
         """I1, I2, I3: the others are in, sound, and can carry everything. A person may skip a rule by name (I4)."""
+        if move.state.contested:
+            return Event(M.REFUSED, evidence=f"refused by I1: {move.state.contested}")
 
         async def look() -> Event | NotYet:
             try:

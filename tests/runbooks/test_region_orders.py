@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from runbooks.places import TOPOLOGY
 
 from orchestrator.core.deploy import begin as begin_deploy
 from orchestrator.core.deploy_row import dump as dump_deploy
+from orchestrator.core.errors import IllegalTransition, Refused
 from orchestrator.core.machine import Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import Phase, RegionState, apply, begin, decide
 from orchestrator.core.region_row import RegionMachine, dump, parse
+from orchestrator.engine.ledger import slot_for
 from orchestrator.engine.memory import MemoryStore
-from orchestrator.engine.ports import Run
+from orchestrator.engine.ports import Advance, Lease, Run
 from orchestrator.operations.regions import start_evacuation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -69,3 +72,41 @@ def test_i11_a_crash_before_others_were_told_to_make_way_is_made_good_by_asking_
         return [order.kind for order in (await store.pending("deploy-1")).orders]
 
     assert ["suspend"] == asyncio.run(asked())
+
+
+def test_i1_the_lease_is_asked_for_as_long_as_an_admission_lasts_and_then_a_person_is_told() -> None:
+    refused = Event("refused", evidence="run outing-1 has azure/eastus-1 out", args={"rule": "I1"})
+    with pytest.raises(IllegalTransition):
+        apply(at(Phase.ASKING), refused, NOW + timedelta(seconds=119))
+    after = apply(at(Phase.ASKING), refused, NOW + timedelta(seconds=120))
+    assert (Phase.ASKING, refused.evidence) == (after.phase, after.contested)
+    assert after == parse(dump(after))
+    held = apply(after, Event("refused", evidence="refused by I1"), NOW)
+    assert (Phase.HELD_ASKING, "") == (held.phase, held.contested)
+
+
+def test_i1_the_lease_goes_beyond_its_slots_beside_zones_within_and_no_others() -> None:
+    state = replace(at(Phase.ASKING), inside=(f"{AZURE}-1",))
+    extra = RegionMachine().extra_slot(state)
+
+    def lease(zone: str, slot: int) -> Lease:
+        return Lease("gates", slot, zone, f"outing-{slot}", slot, NOW)
+
+    assert 1 == slot_for("region-1", "gates", AZURE, [lease(f"{AZURE}-1", 0)], 1, extra)
+    with pytest.raises(Refused, match="has aws/us-east-1a of gates out"):
+        slot_for("region-1", "gates", AZURE, [lease(f"{AZURE}-1", 0), lease(f"{AWS}a", 1)], 1, extra)
+
+
+def test_i1_what_a_person_has_out_within_stands_in_nobodys_way_and_what_a_deploy_has_comes_back_first() -> None:
+    async def inside(kind: str, row: Json) -> tuple[str, ...]:
+        store = MemoryStore()
+        zone = f"{AZURE}-1"
+        held = await store.create_run("run-1", "gates", kind, row, "active", author="eve", reason="r", now=NOW)
+        await store.claim("run-1", "carrier", NOW)
+        held = await store.load("run-1")
+        await store.commit(held, Advance(row, "out", zone, False, Event("evacuated"), None, 0.0), NOW)
+        return parse((await evacuate(store)).state).inside
+
+    assert (f"{AZURE}-1",) == asyncio.run(inside("outing", {"ask": {"asker": "person"}}))
+    assert () == asyncio.run(inside("outing", {"ask": {"asker": "drill"}}))
+    assert () == asyncio.run(inside("deploy", {}))

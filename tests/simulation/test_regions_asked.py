@@ -46,3 +46,24 @@ def test_i1_a_region_waits_as_long_as_the_deploy_that_makes_way_for_it_needs() -
     back_s, admitted_s = times(result, "complete-suspend")[0], times(result, "admitted", "admit-region")[0]
     assert 200.0 < back_s < admitted_s < back_s + 5.0
     assert () == result.violations
+
+
+QUIET = replace(DEPLOYING, deploy_at_s=600.0, trouble_ends_s=500.0)
+INSIDE = ZoneOrder(10.0, "evacuate", f"{AZURE}-1", 3000.0)
+
+
+def test_i1_a_region_leaves_although_a_person_has_a_zone_of_it_out_already() -> None:
+    """It waited for its own zone's lease without a word, and left hours later, when the zone had come back and all was well."""
+    result = simulate(1, replace(QUIET, zone_orders=(INSIDE,), region_orders=(RegionOrder(40.0, "evacuate", AZURE),)))
+    assert 40.0 < times(result, "admitted", "admit-region")[0] < 45.0
+    assert () == result.violations
+
+
+def test_i8_a_region_that_is_refused_the_lease_tells_a_person_and_leaves_when_it_is_asked_for_again() -> None:
+    """Its zone was taken out after it had been asked for, and before it was admitted."""
+    asked = (RegionOrder(9.9, "evacuate", AZURE), RegionOrder(100.0, "evacuate", AZURE))
+    result = simulate(1, replace(QUIET, zone_orders=(INSIDE,), region_orders=asked))
+    page = next(h for h in result.trace if h.kind == "told" and h.what == f"page {AZURE}: refused")
+    assert 9.9 + QUIET.policy.admit_timeout_s < page.at_s < 50.0
+    assert 100.0 < times(result, "admitted", "admit-region")[0] < 105.0
+    assert () == result.violations
