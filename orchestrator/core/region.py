@@ -142,6 +142,7 @@ FINISHED: Final = frozenset({_P.RETURNED, _P.CALLED_OFF})
 HELD: Final = frozenset({_P.HELD_ASKING, _P.HELD_LEAVING, _P.HELD_OUT, _P.HELD_RETURNING, _P.HELD_SETTLING})
 ORDERS: Final = frozenset({M.RESUME, M.RETURN, M.EVACUATE, M.TAKE_OVER})
 ORDER_REFUSED: Final = "order-refused"
+_CALLED_OFF: Final = {_P.ASKING: M.RETURN, _P.PREPARING: M.UNPREPARED}
 _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
 
@@ -195,13 +196,20 @@ def begin(
 
 
 def decide(state: RegionState, facts: Facts) -> Effect | Event | None:
-    """The next effect, an order, or nothing: held, ended, or the kill switch is on. A freeze stops no evacuation (I14)."""
+    """The next effect, an order, or nothing: held, ended, or the kill switch is on.
+
+    A freeze stops no evacuation, and calls a drill off that has not left yet (I14).
+    """
     if state.phase in FINISHED:
         return None
     if facts.orders:
         return _order(state, facts.orders[0])
     if state.phase in HELD or facts.killed:
         return None
+    if facts.frozen and state.asker == "drill" and state.phase in _CALLED_OFF:
+        return Event(
+            _CALLED_OFF[state.phase], evidence="refused by I14: a freeze is on, and no drill takes a region out"
+        )
     return Effect(_EFFECT_OF[state.phase], args={"step": state.step})
 
 

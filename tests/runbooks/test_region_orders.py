@@ -110,3 +110,17 @@ def test_i1_what_a_person_has_out_within_stands_in_nobodys_way_and_what_a_deploy
     assert (f"{AZURE}-1",) == asyncio.run(inside("outing", {"ask": {"asker": "person"}}))
     assert () == asyncio.run(inside("outing", {"ask": {"asker": "drill"}}))
     assert () == asyncio.run(inside("deploy", {}))
+
+
+@pytest.mark.parametrize("phase", [*Phase])
+def test_i14_a_freeze_calls_a_drill_off_that_has_not_left_and_stops_no_person(phase: Phase) -> None:
+    person, drill = at(phase), replace(at(phase), asker="drill")
+    assert decide(person, Facts(NOW)) == decide(person, Facts(NOW, frozen=True))
+    chosen = decide(drill, Facts(NOW, frozen=True))
+    if phase in {Phase.ASKING, Phase.PREPARING}:
+        assert isinstance(chosen, Event)
+        after = apply(drill, chosen, NOW)
+        wanted = (Phase.CALLED_OFF, False) if phase is Phase.ASKING else (Phase.SETTLING, True)
+        assert (*wanted, True) == (after.phase, after.calling_off, "I14" in after.reason)
+    else:
+        assert decide(drill, Facts(NOW)) == chosen

@@ -9,7 +9,7 @@ from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import good_deploy
+from orchestrator.sim.scenario import Switching, good_deploy
 from orchestrator.sim.truth import Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
@@ -67,3 +67,15 @@ def test_i8_a_region_that_is_refused_the_lease_tells_a_person_and_leaves_when_it
     assert 9.9 + QUIET.policy.admit_timeout_s < page.at_s < 50.0
     assert 100.0 < times(result, "admitted", "admit-region")[0] < 105.0
     assert () == result.violations
+
+
+def test_i14_a_freeze_calls_off_the_drill_of_a_region_whose_survivors_are_being_scaled() -> None:
+    """It left fifty seconds into the freeze; that of a zone never did."""
+    drill = (RegionOrder(2.0, "drill", AZURE, lasts_s=100.0),)
+    scene = replace(QUIET, users_rps=400.0, region_orders=drill)
+    frozen_s = times(simulate(1, scene), "admitted", "admit-region")[0] + 1.0
+    switches = (Switching(frozen_s, "freeze", on=True), Switching(frozen_s + 300.0, "freeze", on=False))
+    result = simulate(1, replace(scene, switches=switches))
+    assert frozen_s < times(result, "unprepared")[0] < frozen_s + 5.0
+    assert [] == [h.what for h in result.trace if h.kind == "dns"]
+    assert ("succeeded", ()) == (result.status, result.violations)
