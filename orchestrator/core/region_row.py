@@ -31,6 +31,7 @@ def dump(state: RegionState) -> Json:
         "calling_off": state.calling_off,
         "unasked": state.unasked,
         "asker": state.asker,
+        "paused": state.paused,
         "behind": state.behind,
         "inside": list(state.inside),
         "contested": state.contested,
@@ -59,6 +60,7 @@ def parse(data: Json) -> RegionState:
         calling_off=row["calling_off"],
         unasked=row.get("unasked", False),
         asker=row.get("asker", "person"),  # Rows of before there were drills have none.
+        paused=row.get("paused", False),
         behind=row.get("behind", False),
         inside=tuple(row.get("inside", ())),
         contested=row.get("contested", ""),

@@ -11,7 +11,7 @@ from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
 from orchestrator.core.outing import Asker
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region import M, Phase, begin
+from orchestrator.core.region import TRANSITIONS, M, Phase, begin
 from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Run, Store
@@ -73,7 +73,7 @@ async def start_evacuation(
             why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
             raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
         await store.append_audit(author, act, reason, f"run {other.id} told", now)
-        if state.phase not in _ON_ITS_WAY:
+        if state.paused or state.phase not in _ON_ITS_WAY:
             inside = await _taken_inside(store, topology, regions)
             args: dict[str, Json] = {"behind": await _waits(store, service, other.id), "inside": [*inside]}
             await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
@@ -149,7 +149,9 @@ async def order_return(
     run = await unfinished_move(store, topology.service)
     if run is None or set(parse(run.state).regions) != set(regions):
         raise NotFound(f"{' and '.join(regions)} is not out: no run has evacuated it")
-    kind = M.RESUME if parse(run.state).phase is Phase.HELD_SETTLING else M.RETURN
+    state = parse(run.state)
+    goes_on = state.paused and M.RETURN not in TRANSITIONS[state.phase]  # It was on its way back.
+    kind = M.RESUME if goes_on or state.phase is Phase.HELD_SETTLING else M.RETURN
     await store.post_order(run.id, kind, author=author, reason=reason, now=now)
     await store.append_audit(author, f"region return {' '.join(regions)}", reason, f"run {run.id} told", now)
     return run

@@ -15,12 +15,12 @@ from orchestrator.core.deploy_row import dump as dump_deploy
 from orchestrator.core.errors import IllegalTransition, Refused
 from orchestrator.core.machine import Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region import Phase, RegionState, apply, begin, decide
+from orchestrator.core.region import FINISHED, HELD, TRANSITIONS, M, Phase, RegionState, apply, begin, decide
 from orchestrator.core.region_row import RegionMachine, dump, parse
 from orchestrator.engine.ledger import slot_for
 from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Advance, Lease, Run
-from orchestrator.operations.regions import start_evacuation
+from orchestrator.operations.regions import order_return, start_evacuation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
@@ -124,3 +124,46 @@ def test_i14_a_freeze_calls_a_drill_off_that_has_not_left_and_stops_no_person(ph
         assert (*wanted, True) == (after.phase, after.calling_off, "I14" in after.reason)
     else:
         assert decide(drill, Facts(NOW)) == chosen
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in FINISHED])
+def test_i13_a_region_that_is_paused_stays_where_it_is_and_goes_on_from_there(phase: Phase) -> None:
+    """`failout state restore` said that it was paused; the order was refused, and it left on what had been known before."""
+    machine, before, later = RegionMachine(), at(phase), NOW + timedelta(hours=1)
+    paused = told(before, "pause")
+    assert ("paused", phase) == (machine.status(paused), paused.phase)
+    assert (phase is Phase.OUT) is (decide(paused, Facts(NOW)) is not None)
+    assert paused == parse(dump(paused))
+    after = told(paused, "resume", later)
+    if phase in HELD:
+        assert (False, TRANSITIONS[phase][M.RESUME]) == (after.paused, after.phase)
+    else:
+        assert (False, phase, decide(before, Facts(NOW))) == (after.paused, after.phase, decide(after, Facts(later)))
+        assert (later if phase is Phase.ASKING else NOW) == after.since
+
+
+@pytest.mark.parametrize("kind", ["evacuate", "return"])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in FINISHED])
+def test_i13_pause_is_not_ignore(phase: Phase, kind: str) -> None:
+    """What a person says to a region that is paused is done: it is paused no longer."""
+
+    async def ordered() -> RegionState:
+        store = MemoryStore()
+        await stands(store, told(at(phase), "pause"))
+        if kind == "evacuate":
+            await evacuate(store)
+        else:
+            await order_return(store, TOPOLOGY, [AZURE], author="ada", reason="r", now=NOW)
+        state, orders = parse((await store.load("region-1")).state), (await store.pending("region-1")).orders
+        chosen = decide(state, Facts(NOW, orders))
+        assert isinstance(chosen, Event)
+        return apply(state, chosen, NOW)
+
+    assert not asyncio.run(ordered()).paused
+
+
+def test_a_row_of_before_a_region_could_be_paused_is_read() -> None:
+    state = at(Phase.LEAVING)
+    row = dump(state)
+    assert isinstance(row, dict)
+    assert state == parse({k: v for k, v in row.items() if k not in {"paused", "behind", "inside", "contested"}})

@@ -9,8 +9,8 @@ from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Switching, good_deploy
-from orchestrator.sim.truth import Physics
+from orchestrator.sim.scenario import Strike, Switching, good_deploy
+from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
 DEPLOYING = replace(good_deploy(), users_rps=150.0, physics=Physics(connection_life_s=10.0, boot_s=15.0))
@@ -79,3 +79,14 @@ def test_i14_a_freeze_calls_off_the_drill_of_a_region_whose_survivors_are_being_
     assert frozen_s < times(result, "unprepared")[0] < frozen_s + 5.0
     assert [] == [h.what for h in result.trace if h.kind == "dns"]
     assert ("succeeded", ()) == (result.status, result.violations)
+
+
+def test_i13_a_region_that_was_paused_before_it_left_asks_the_guards_again_when_it_is_resumed() -> None:
+    asked = RegionOrder(2.0, "evacuate", AZURE)
+    prepared_s = times(simulate(1, replace(QUIET, region_orders=(asked,))), "prepared", "prepare-region")[0]
+    paused = RegionOrder(prepared_s - 0.01, "pause", AZURE), RegionOrder(prepared_s + 60.0, "resume", AZURE)
+    dead = (Strike(prepared_s + 10.0, f"{AWS}b", Blow.DEAD, 100.0),)
+    result = simulate(1, replace(QUIET, region_orders=(asked, *paused), strikes=dead))
+    assert [] == [h for h in result.trace if h.kind == "dns" and h.at_s < prepared_s + 60.0]
+    assert prepared_s + 60.0 < times(result, "stale", "leave-region")[0] < prepared_s + 62.0
+    assert () == result.violations
