@@ -258,7 +258,12 @@ def _still(state: RegionState, event: Event, now: datetime) -> RegionState | Non
     if not state.paused or state.phase in HELD:
         return None
     since = now if state.phase is Phase.ASKING else state.since  # It goes on where it stood, and only asks anew.
-    return replace(state, paused=False, since=since, reason=event.evidence)
+    return replace(state, paused=False, since=since, overrides=_waived(state, event), reason=event.evidence)
+
+
+def _waived(state: RegionState, event: Event) -> tuple[str, ...]:
+    """I4: from here on it skips the rules, too, that the person's order names."""
+    return tuple(sorted({*state.overrides, *cast("list[str]", event.args.get("overrides", []))}))
 
 
 def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionState:
@@ -286,10 +291,12 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
             unasked = moved.unasked if goes_on else moved.phase is Phase.LEAVING
             inside = tuple(cast("list[str]", event.args.get("inside", moved.inside)))
             moved = replace(moved, calling_off=False, unasked=unasked, reason=event.evidence)
-            return replace(moved, behind=behind, inside=inside, contested="")
+            return replace(moved, behind=behind, inside=inside, contested="", overrides=_waived(moved, event))
         case M.UNHEALTHY:
             return replace(moved, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
-        case M.RESUME | M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
+        case M.RESUME:
+            return replace(moved, overrides=_waived(moved, event), reason=event.evidence)
+        case M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
             return replace(moved, contested="", reason=event.evidence)
         case _:
             return moved

@@ -73,9 +73,10 @@ async def start_evacuation(
             why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
             raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
         await store.append_audit(author, act, reason, f"run {other.id} told", now)
-        if state.paused or state.phase not in _ON_ITS_WAY:
+        if overrides or state.paused or state.phase not in _ON_ITS_WAY:
             inside = await _taken_inside(store, topology, regions)
             args: dict[str, Json] = {"behind": await _waits(store, service, other.id), "inside": [*inside]}
+            args |= {"overrides": [*overrides]} if overrides else {}
             await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
         made = other
     else:

@@ -167,3 +167,39 @@ def test_a_row_of_before_a_region_could_be_paused_is_read() -> None:
     row = dump(state)
     assert isinstance(row, dict)
     assert state == parse({k: v for k, v in row.items() if k not in {"paused", "behind", "inside", "contested"}})
+
+
+def orders_of(state: RegionState, overrides: Sequence[str]) -> tuple[Order, ...]:
+    """What a person's second evacuation posts for the run."""
+
+    async def posted() -> tuple[Order, ...]:
+        store = MemoryStore()
+        await stands(store, state)
+        await evacuate(store, overrides=overrides)
+        return (await store.pending("region-1")).orders
+
+    return asyncio.run(posted())
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in FINISHED])
+def test_i4_an_override_that_is_given_the_second_time_is_one(phase: Phase) -> None:
+    """It stood in the audit log, and the run never heard of it."""
+    before = replace(at(phase), overrides=("I2",))
+    chosen = decide(before, Facts(NOW, orders_of(before, ("I1", "I3"))))
+    assert isinstance(chosen, Event)
+    after = apply(before, chosen, NOW)
+    assert (("I1", "I2", "I3"), True) == (after.overrides, RegionMachine().extra_slot(after))
+
+
+@pytest.mark.parametrize("paused", [True, False])
+@pytest.mark.parametrize("phase", sorted(HELD))
+def test_i4_a_rule_that_a_person_overrides_with_a_resume_is_skipped_from_then_on(phase: Phase, paused: bool) -> None:
+    before = replace(at(phase), paused=paused)
+    assert ("I3",) == told(before, "resume", overrides=["I3"]).overrides
+    leaving = replace(at(Phase.LEAVING), paused=True)
+    assert ("I3",) == told(leaving, "resume", overrides=["I3"]).overrides
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT])
+def test_a_region_on_its_way_out_is_not_disturbed_by_being_asked_for_again(phase: Phase) -> None:
+    assert () == orders_of(at(phase), ())
