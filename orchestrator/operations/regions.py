@@ -15,6 +15,7 @@ from orchestrator.core.region import TRANSITIONS, M, Phase, begin
 from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Run, Store
+from orchestrator.operations.audit import recorded
 
 OVERRIDABLE: Final = ("I1", "I2", "I3")
 # What is on its way out need not be told again. One that asks is: it may be held by the time it hears of it.
@@ -55,41 +56,52 @@ async def start_evacuation(
     wrong = [rule for rule in overrides if rule not in OVERRIDABLE]
     if wrong:
         raise Rejected(f"{wrong[0]!r} cannot be overridden here; known: {', '.join(OVERRIDABLE)}")
-    service = topology.service
-    other = await unfinished_move(store, service)
+    service, act = topology.service, f"region evacuate {' '.join(regions)}"
+    act += f", overriding {', '.join(overrides)}" if overrides else ""
+    async with recorded(store, act, author=author, reason=reason, now=now) as doing:
+        moves = await unfinished_moves(store, service)
+        await _require_way(store, service, moves, regions, asker)
+        made = _move_of(moves, regions)
+        if made is not None:
+            doing.result = f"run {made.id} told"
+            inside = await _taken_inside(store, topology, regions)
+            args: dict[str, Json] = {"behind": await _waits(store, service, made.id), "inside": [*inside]}
+            args |= {"overrides": [*overrides]} if overrides else {}
+            await _again(store, made, args, author=author, reason=reason, now=now)
+        else:
+            doing.result = f"run {run} started"
+            state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
+            if asker is Asker.PERSON:
+                behind, inside = await _waits(store, service, run), await _taken_inside(store, topology, regions)
+                state = replace(state, behind=behind, inside=inside)
+            row = dump(replace(state, asker=str(asker)))
+            made = await store.create_run(run, service, "region", row, "active", author=author, reason=reason, now=now)
+        if asker is Asker.PERSON:  # Again too: a crash may have come between the row and the orders.
+            await make_way(store, service, made.id, author=author, reason=reason, now=now)
+    return made
+
+
+async def _require_way(store: Store, service: str, moves: Sequence[Run], regions: Sequence[str], asker: Asker) -> None:
+    """I1: a drill goes last. What a person has on the move stays so; a drill of other regions makes way."""
     if asker is Asker.DRILL:
         await _require_nothing_out(store, service)
-        if other is not None:
+        for other in moves:
             raise Refused("I1", f"run {other.id} of {other.author} moves {parse(other.state).place}; a drill goes last")
-    elif other is not None and of_drill(other):
-        if set(parse(other.state).regions) == set(regions):
-            await store.post_order(other.id, M.TAKE_OVER, author=author, reason=reason, now=now)
-        else:
-            other = None  # It makes way below.
-    act = f"region evacuate {' '.join(regions)}" + (f", overriding {', '.join(overrides)}" if overrides else "")
-    if other is not None:
-        state = parse(other.state)
-        if set(state.regions) != set(regions):
-            why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
-            raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
-        await store.append_audit(author, act, reason, f"run {other.id} told", now)
-        if overrides or state.paused or state.phase not in _ON_ITS_WAY:
-            inside = await _taken_inside(store, topology, regions)
-            args: dict[str, Json] = {"behind": await _waits(store, service, other.id), "inside": [*inside]}
-            args |= {"overrides": [*overrides]} if overrides else {}
-            await store.post_order(other.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
-        made = other
-    else:
-        state = begin(run, service, tuple(regions), policy, tuple(overrides), now)
-        if asker is Asker.PERSON:
-            behind, inside = await _waits(store, service, run), await _taken_inside(store, topology, regions)
-            state = replace(state, behind=behind, inside=inside)
-        row = dump(replace(state, asker=str(asker)))
-        made = await store.create_run(run, service, "region", row, "active", author=author, reason=reason, now=now)
-        await store.append_audit(author, act, reason, f"run {run} started", now)
-    if asker is Asker.PERSON:  # Again too: a crash may have come between the row and the orders.
-        await make_way(store, service, made.id, author=author, reason=reason, now=now)
-    return made
+    elif _move_of(moves, regions) is None:
+        for other in moves:
+            if not of_drill(other):
+                state = parse(other.state)
+                why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
+                raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
+
+
+async def _again(store: Store, run: Run, args: Mapping[str, Json], *, author: str, reason: str, now: datetime) -> None:
+    """It is this person's from now on, and hears of it where that changes something."""
+    state = parse(run.state)
+    if of_drill(run):
+        await store.post_order(run.id, M.TAKE_OVER, author=author, reason=reason, now=now)
+    if "overrides" in args or state.paused or state.phase not in _ON_ITS_WAY:
+        await store.post_order(run.id, M.EVACUATE, author=author, reason=reason, now=now, args=args)
 
 
 async def _require_nothing_out(store: Store, service: str) -> None:
@@ -147,20 +159,30 @@ async def order_return(
     store: Store, topology: Topology, regions: Sequence[str], *, author: str, reason: str, now: datetime
 ) -> Run:
     """Tell the run that has these regions out to bring them back. Raises NotFound when none has."""
-    run = await unfinished_move(store, topology.service)
-    if run is None or set(parse(run.state).regions) != set(regions):
-        raise NotFound(f"{' and '.join(regions)} is not out: no run has evacuated it")
-    state = parse(run.state)
-    goes_on = state.paused and M.RETURN not in TRANSITIONS[state.phase]  # It was on its way back.
-    kind = M.RESUME if goes_on or state.phase is Phase.HELD_SETTLING else M.RETURN
-    await store.post_order(run.id, kind, author=author, reason=reason, now=now)
-    await store.append_audit(author, f"region return {' '.join(regions)}", reason, f"run {run.id} told", now)
+    act = f"region return {' '.join(regions)}"
+    async with recorded(store, act, author=author, reason=reason, now=now) as doing:
+        run = _move_of(await unfinished_moves(store, topology.service), regions)
+        if run is None:
+            raise NotFound(f"{' and '.join(regions)} is not out: no run has evacuated it")
+        state = parse(run.state)
+        goes_on = state.paused and M.RETURN not in TRANSITIONS[state.phase]  # It was on its way back.
+        kind = M.RESUME if goes_on or state.phase is Phase.HELD_SETTLING else M.RETURN
+        await store.post_order(run.id, kind, author=author, reason=reason, now=now)
+        doing.result = f"run {run.id} told"
     return run
 
 
+def _move_of(moves: Sequence[Run], regions: Sequence[str]) -> Run | None:
+    """The run that has just these regions out or on the move."""
+    return next((run for run in moves if set(parse(run.state).regions) == set(regions)), None)
+
+
+async def unfinished_moves(store: Store, service: str) -> list[Run]:
+    """Runs that have regions out or on the move, newest first: a person's, and a drill's that could not come back."""
+    runs = [await store.load(name) for name in await store.open_runs(service)]
+    return [run for run in reversed(runs) if run.kind == "region"]
+
+
 async def unfinished_move(store: Store, service: str) -> Run | None:
-    """The one run that has regions out or on the move."""
-    for run in await store.runs(service, 500):
-        if run.kind == "region" and not run.finished:
-            return run
-    return None
+    """The newest of them."""
+    return next(iter(await unfinished_moves(store, service)), None)

@@ -12,7 +12,7 @@ from runbooks.places import TOPOLOGY
 
 from orchestrator.core.deploy import begin as begin_deploy
 from orchestrator.core.deploy_row import dump as dump_deploy
-from orchestrator.core.errors import IllegalTransition, Refused
+from orchestrator.core.errors import IllegalTransition, NotFound, Refused
 from orchestrator.core.machine import Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import FINISHED, HELD, TRANSITIONS, M, Phase, RegionState, apply, begin, decide
@@ -203,3 +203,26 @@ def test_i4_a_rule_that_a_person_overrides_with_a_resume_is_skipped_from_then_on
 @pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.LEAVING, Phase.EMPTYING, Phase.OUT])
 def test_a_region_on_its_way_out_is_not_disturbed_by_being_asked_for_again(phase: Phase) -> None:
     assert () == orders_of(at(phase), ())
+
+
+def test_each_of_two_regions_on_the_move_can_be_named_and_what_is_refused_is_written_down() -> None:
+    """A drill's region could not come back, and a person had asked for another since: `it is not out`, said a return."""
+
+    async def named() -> tuple[str, str, list[str]]:
+        store = MemoryStore()
+        drill = replace(at(Phase.HELD_OUT), asker="drill", run="drill-1.out")
+        person = replace(begin("region-1", "gates", (AWS,), DeployPolicy(), (), NOW), phase=Phase.HELD_ASKING)
+        for state in (drill, person):
+            await stands(store, state)
+        for number in range(600):
+            done = await store.create_run(f"d{number}", "gates", "x", {}, "x", author="a", reason="r", now=NOW)
+            await store.commit(done, Advance({}, "x", None, True, Event("x"), None, 0.0), NOW)
+        back = await order_return(store, TOPOLOGY, [AZURE], author="ada", reason="r", now=NOW)
+        again = await evacuate(store, AZURE)
+        with pytest.raises(NotFound):
+            await order_return(store, TOPOLOGY, [AWS, AZURE], author="ada", reason="r", now=NOW)
+        return back.id, again.id, [line.result for line in await store.audit()]
+
+    told_ = "run drill-1.out told"
+    refused = f"not done: {AWS} and {AZURE} is not out: no run has evacuated it"
+    assert ("drill-1.out", "drill-1.out", [told_, told_, refused]) == asyncio.run(named())
