@@ -76,7 +76,7 @@ def evacuate(
         )
 
     def enough(run: Run, waits: bool) -> bool:
-        return run.status in {"out", "held"} and not waits
+        return run.status in {"out", "held", "paused"} and not waits
 
     run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human"))
     _end(run, run.status == "out", as_json=as_json)
@@ -108,7 +108,7 @@ def return_(
         return await order_return(store, topology, regions, author=author(), reason=reason, now=datetime.now(UTC))
 
     def enough(run: Run, waits: bool) -> bool:
-        return run.status in {"out", "held"} and not waits
+        return run.status in {"out", "held", "paused"} and not waits
 
     run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human"))
     _end(run, run.finished, as_json=as_json)
@@ -119,4 +119,4 @@ def _end(run: Run, good: bool, *, as_json: bool) -> None:
 
     data: dict[str, Any] = {"schema": 1, "service": run.service, **describe_run(run, {}, datetime.now(UTC))}
     emit(data, as_json=as_json, human=lambda: human_run(data))
-    sys.exit(0 if good else HELD if run.status == "held" else NOT_DONE)
+    sys.exit(0 if good else HELD if run.status in {"held", "paused"} else NOT_DONE)

@@ -79,5 +79,8 @@ class Machine(Protocol[S]):
     def leased_zone(self, state: S) -> str | None:
         """The zone whose lease this state needs (I1). The store takes or frees the lease row in the same transaction."""
 
-    def extra_slot(self, state: S) -> bool:
-        """True when that lease may go beyond `max_zones_out`: the zone is dead, or a person has overridden I1."""
+    def extra_slot(self, state: S) -> bool | tuple[str, ...]:
+        """True when that lease may go beyond `max_zones_out`: the zone is dead, or a person has overridden I1.
+
+        Or the zones beside which it may: what is leased there lies within, and is out anyway.
+        """

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from orchestrator.core.errors import IllegalTransition
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
@@ -58,6 +58,7 @@ class M(StrEnum):
     EXPIRED = "expired"  # I8: out for longer than it may be silently.
     STALE = "stale"  # It stood still, and what was known when it was asked for may be so no longer (ADR 13).
     INTERRUPTED = "interrupted"
+    PAUSE = "pause"  # Nothing but orders and alarms until it is resumed: it moves no phase.
     RESUME = "resume"
     RETURN = "return"
     EVACUATE = "evacuate"
@@ -72,12 +73,14 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
         M.ADMITTED: _P.PREPARING,
         M.REFUSED: _P.HELD_ASKING,
         M.INTERRUPTED: _P.ASKING,
+        M.EVACUATE: _P.ASKING,
         M.RETURN: _P.CALLED_OFF,
     },
     _P.PREPARING: {
         M.PREPARED: _P.LEAVING,
         M.UNPREPARED: _P.SETTLING,
         M.INTERRUPTED: _P.PREPARING,
+        M.EVACUATE: _P.PREPARING,
         M.RETURN: _P.SETTLING,
     },
     _P.LEAVING: {
@@ -85,15 +88,17 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
         M.STALE: _P.PREPARING,
         M.STUCK: _P.HELD_LEAVING,
         M.INTERRUPTED: _P.LEAVING,
+        M.EVACUATE: _P.LEAVING,
         M.RETURN: _P.VERIFYING,
     },
     _P.EMPTYING: {
         M.EMPTIED: _P.OUT,
         M.STUCK: _P.HELD_LEAVING,
         M.INTERRUPTED: _P.EMPTYING,
+        M.EVACUATE: _P.EMPTYING,
         M.RETURN: _P.VERIFYING,
     },
-    _P.OUT: {M.EXPIRED: _P.OUT, M.INTERRUPTED: _P.OUT, M.RETURN: _P.VERIFYING},
+    _P.OUT: {M.EXPIRED: _P.OUT, M.INTERRUPTED: _P.OUT, M.EVACUATE: _P.OUT, M.RETURN: _P.VERIFYING},
     _P.VERIFYING: {
         M.VERIFIED: _P.RETURNING,
         M.UNHEALTHY: _P.HELD_OUT,
@@ -119,8 +124,8 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
         M.INTERRUPTED: _P.SETTLING,
         M.EVACUATE: _P.PREPARING,
     },
-    _P.HELD_ASKING: {M.RESUME: _P.ASKING, M.RETURN: _P.CALLED_OFF},
-    _P.HELD_LEAVING: {M.RESUME: _P.LEAVING, M.RETURN: _P.VERIFYING},
+    _P.HELD_ASKING: {M.RESUME: _P.ASKING, M.EVACUATE: _P.ASKING, M.RETURN: _P.CALLED_OFF},
+    _P.HELD_LEAVING: {M.RESUME: _P.LEAVING, M.RETURN: _P.VERIFYING, **_AGAIN},
     _P.HELD_OUT: {M.RESUME: _P.VERIFYING, M.RETURN: _P.VERIFYING, **_AGAIN},
     _P.HELD_RETURNING: {M.RESUME: _P.RETURNING, M.RETURN: _P.RETURNING, **_AGAIN},
     _P.HELD_SETTLING: {M.RESUME: _P.SETTLING, M.EVACUATE: _P.PREPARING},
@@ -139,8 +144,9 @@ _EFFECT_OF: Final[Mapping[Phase, str]] = {
 }
 FINISHED: Final = frozenset({_P.RETURNED, _P.CALLED_OFF})
 HELD: Final = frozenset({_P.HELD_ASKING, _P.HELD_LEAVING, _P.HELD_OUT, _P.HELD_RETURNING, _P.HELD_SETTLING})
-ORDERS: Final = frozenset({M.RESUME, M.RETURN, M.EVACUATE, M.TAKE_OVER})
+ORDERS: Final = frozenset({M.PAUSE, M.RESUME, M.RETURN, M.EVACUATE, M.TAKE_OVER})
 ORDER_REFUSED: Final = "order-refused"
+_CALLED_OFF: Final = {_P.ASKING: M.RETURN, _P.PREPARING: M.UNPREPARED}
 _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
 
@@ -166,6 +172,10 @@ class RegionState:
     calling_off: bool = False
     unasked: bool = False  # It leaves again, because it fell sick or a person says so, whatever the others then carry.
     asker: str = "person"
+    paused: bool = False
+    behind: bool = False  # Others make way for it: the admission waits for what they bring back.
+    inside: tuple[str, ...] = ()  # What people have out of these regions: its leases stand in nobody's way (I1).
+    contested: str = ""  # Why the lease was refused for as long as an admission lasts, until a person is told.
     note: str = ""
     reason: str = ""
 
@@ -173,6 +183,11 @@ class RegionState:
     def place(self) -> str:
         """What lease and lists call it: `aws/us-east-1`, or several joined."""
         return "+".join(self.regions)
+
+    @property
+    def admit_timeout_s(self) -> float:
+        """What makes way comes back in steps, and is watched: for that it waits as long as an upgrade may take."""
+        return max(self.policy.admit_timeout_s, self.policy.upgrade_timeout_s if self.behind else 0.0)
 
 
 def begin(
@@ -182,23 +197,33 @@ def begin(
 
 
 def decide(state: RegionState, facts: Facts) -> Effect | Event | None:
-    """The next effect, an order, or nothing: held, ended, or the kill switch is on. A freeze stops no evacuation (I14)."""
+    """The next effect, an order, or nothing: held, ended, paused, or the kill switch is on.
+
+    A freeze stops no evacuation, and calls a drill off that has not left yet (I14).
+    """
     if state.phase in FINISHED:
         return None
     if facts.orders:
         return _order(state, facts.orders[0])
-    if state.phase in HELD or facts.killed:
+    quiet = state.paused and state.phase is not Phase.OUT  # Its time out is minded all the same (I8).
+    if state.phase in HELD or facts.killed or quiet:
         return None
+    if facts.frozen and state.asker == "drill" and state.phase in _CALLED_OFF:
+        return Event(
+            _CALLED_OFF[state.phase], evidence="refused by I14: a freeze is on, and no drill takes a region out"
+        )
     return Effect(_EFFECT_OF[state.phase], args={"step": state.step})
 
 
 def _order(state: RegionState, order: Order) -> Event:
     kind = M.RETURN if order.kind in {"abort", "restore"} else order.kind
-    theirs = kind == M.TAKE_OVER and state.asker == "drill"
-    if kind not in ORDERS or not (theirs or kind in TRANSITIONS[state.phase]):
+    still = kind == M.PAUSE or (kind == M.TAKE_OVER and state.asker == "drill") or (kind == M.RESUME and state.paused)
+    if kind not in ORDERS or not (still or kind in TRANSITIONS[state.phase]):
         why = f"{order.kind} makes no sense while {state.place} is {state.phase}"
         return Event(ORDER_REFUSED, evidence=why, order=order.id)
-    return Event(kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", order=order.id)
+    return Event(
+        kind, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", args=order.args, order=order.id
+    )
 
 
 def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
@@ -207,15 +232,38 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
         return state
     if event.kind == M.REFUSED and event.args.get("rule") == "I1":
         # The store's own word for a lease that another run holds: wait for it, and decide again on fresh facts.
-        raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
-    if event.kind == M.TAKE_OVER and state.phase not in FINISHED:
-        return replace(state, asker="person", reason=event.evidence)
+        if 0 <= (now - state.since).total_seconds() < state.admit_timeout_s:
+            raise IllegalTransition(f"{state.place} waits for the lease: {event.evidence}")
+        return replace(state, contested=event.evidence)  # The next admission tells it to a person.
+    if event.kind in {M.PAUSE, M.TAKE_OVER, M.RESUME} and (still := _still(state, event, now)) is not None:
+        return still
     kind, phase = _transition(state, event)
     # What stood still stays as old as it is: neither a hold before it left nor an order makes anything known anew.
-    same = phase is state.phase or kind is M.RESUME or phase is Phase.HELD_LEAVING
-    since = state.since if same and kind is not M.EXPIRED else now
-    moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
+    same = phase is state.phase or kind is M.RESUME or Phase.HELD_LEAVING in {phase, state.phase}
+    again = kind is M.EXPIRED or (phase is Phase.ASKING and state.phase is not phase)
+    since = state.since if same and not again else now
+    paused = state.paused and event.order is None
+    moved = replace(state, phase=phase, since=since, paused=paused, note=event.evidence or state.note)
     return _told(moved, state.phase, kind, event)
+
+
+def _still(state: RegionState, event: Event, now: datetime) -> RegionState | None:
+    """What an order is that leaves them where they stand; None for one that does not."""
+    if state.phase in FINISHED:
+        return None
+    if event.kind == M.PAUSE:
+        return replace(state, paused=True, reason=event.evidence)
+    if event.kind == M.TAKE_OVER:
+        return replace(state, asker="person", reason=event.evidence)
+    if not state.paused or state.phase in HELD:
+        return None
+    since = now if state.phase is Phase.ASKING else state.since  # It goes on where it stood, and only asks anew.
+    return replace(state, paused=False, since=since, overrides=_waived(state, event), reason=event.evidence)
+
+
+def _waived(state: RegionState, event: Event) -> tuple[str, ...]:
+    """I4: from here on it skips the rules, too, that the person's order names."""
+    return tuple(sorted({*state.overrides, *cast("list[str]", event.args.get("overrides", []))}))
 
 
 def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionState:
@@ -224,7 +272,8 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.ADMITTED:
             scaled, steps = (event.args[k] for k in ("scaled", "steps"))
             assert isinstance(scaled, dict)
-            return replace(moved, weights=_weights(event), scaled=scaled, steps=parse_steps(steps), reason="")
+            steps_ = parse_steps(steps)
+            return replace(moved, weights=_weights(event), scaled=scaled, steps=steps_, behind=False, reason="")
         case M.PREPARED:
             return replace(moved, unasked=False, weights=_weights(event) or moved.weights)
         case M.STEP_PASSED:
@@ -236,11 +285,19 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.RETURN:
             return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)
         case M.EVACUATE:
-            return replace(moved, calling_off=False, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
+            behind = event.args.get("behind", moved.behind) is True
+            # One that is leaving, or was held in that, goes on: it is no older, and no newer, for being told again.
+            goes_on = before in {Phase.LEAVING, Phase.HELD_LEAVING}
+            unasked = moved.unasked if goes_on else moved.phase is Phase.LEAVING
+            inside = tuple(cast("list[str]", event.args.get("inside", moved.inside)))
+            moved = replace(moved, calling_off=False, unasked=unasked, reason=event.evidence)
+            return replace(moved, behind=behind, inside=inside, contested="", overrides=_waived(moved, event))
         case M.UNHEALTHY:
             return replace(moved, unasked=moved.phase is Phase.LEAVING, reason=event.evidence)
-        case M.RESUME | M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
-            return replace(moved, reason=event.evidence)
+        case M.RESUME:
+            return replace(moved, overrides=_waived(moved, event), reason=event.evidence)
+        case M.REFUSED | M.STALE | M.STUCK | M.INCONCLUSIVE | M.EXPIRED:
+            return replace(moved, contested="", reason=event.evidence)
         case _:
             return moved
 
@@ -275,9 +332,11 @@ def leased_place(state: RegionState) -> str | None:
 
 
 def status(state: RegionState) -> str:
-    """One word for lists: held, out, or what the run is about."""
-    if state.phase in HELD:
-        return "held"
+    """One word for lists: paused, held, out, or what the run is about."""
     if state.phase in FINISHED:
         return "succeeded" if state.phase is Phase.RETURNED else "aborted"
+    if state.paused:
+        return "paused"
+    if state.phase in HELD:
+        return "held"
     return "out" if state.phase is Phase.OUT else "active"

@@ -31,6 +31,10 @@ def dump(state: RegionState) -> Json:
         "calling_off": state.calling_off,
         "unasked": state.unasked,
         "asker": state.asker,
+        "paused": state.paused,
+        "behind": state.behind,
+        "inside": list(state.inside),
+        "contested": state.contested,
         "note": state.note,
         "reason": state.reason,
     }
@@ -56,6 +60,10 @@ def parse(data: Json) -> RegionState:
         calling_off=row["calling_off"],
         unasked=row.get("unasked", False),
         asker=row.get("asker", "person"),  # Rows of before there were drills have none.
+        paused=row.get("paused", False),
+        behind=row.get("behind", False),
+        inside=tuple(row.get("inside", ())),
+        contested=row.get("contested", ""),
         note=row["note"],
         reason=row["reason"],
     )
@@ -87,6 +95,9 @@ class RegionMachine:
     def leased_zone(self, state: RegionState) -> str | None:
         return leased_place(state)
 
-    def extra_slot(self, state: RegionState) -> bool:
-        """I1 overridden by name: the region leaves although a zone elsewhere is out and cannot come back."""
-        return "I1" in state.overrides
+    def extra_slot(self, state: RegionState) -> bool | tuple[str, ...]:
+        """I1 overridden by name: the region leaves although a zone elsewhere is out and cannot come back.
+
+        Or a person has a zone of it out already, which nobody brings back for it.
+        """
+        return "I1" in state.overrides or state.inside

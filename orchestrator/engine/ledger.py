@@ -50,12 +50,15 @@ def usual(lasted: Iterable[tuple[str, str, float]]) -> dict[str, Usual]:
     return found
 
 
-def slot_for(run: str, service: str, zone: str, held: Sequence[Lease], slots: int) -> int:
+def slot_for(
+    run: str, service: str, zone: str, held: Sequence[Lease], slots: int, extra: bool | tuple[str, ...] = False
+) -> int:
     """Pick a slot for `zone`, or raise Refused (I1). `held` are the leases of other runs of the service."""
     same = [lease for lease in held if lease.zone == zone]
-    if len(held) < slots and not same:
-        return min(set(range(slots)) - {lease.slot for lease in held})
-    blocking = (same or sorted(held, key=lambda lease: lease.since))[0]
+    counted = [lease for lease in held if extra is False or (extra is not True and lease.zone not in extra)]
+    if len(counted) < slots and not same:
+        return min(set(range(len(held) + slots)) - {lease.slot for lease in held})
+    blocking = (same or sorted(counted, key=lambda lease: lease.since))[0]
     raise Refused(
         "I1",
         f"run {run} may not take {zone} out: run {blocking.run} has {blocking.zone} of {service} out "

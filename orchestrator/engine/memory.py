@@ -324,7 +324,7 @@ class MemoryStore:
                 return posted
         raise Bug(f"run {run} consumes order {event.order}, which is not pending")
 
-    def _lease(self, row: Run, zone: str | None, now: datetime, *, extra: bool) -> None:
+    def _lease(self, row: Run, zone: str | None, now: datetime, *, extra: bool | tuple[str, ...]) -> None:
         mine = self._leases.get(row.id)
         if zone is None:
             self._leases.pop(row.id, None)
@@ -332,7 +332,7 @@ class MemoryStore:
         if mine and mine.zone == zone:
             return
         others = [lease for lease in self._leases.values() if lease.service == row.service and lease.run != row.id]
-        slot = ledger.slot_for(row.id, row.service, zone, others, len(others) + 1 if extra else self._slots)
+        slot = ledger.slot_for(row.id, row.service, zone, others, self._slots, extra)
         fence = self._fences[row.service] = self._fences.get(row.service, 0) + 1
         self._leases[row.id] = Lease(
             row.service, slot, zone, row.id, fence, now, ledger.expiry(now, self._out_expires_s)

@@ -85,7 +85,7 @@ class Advance(msgspec.Struct, frozen=True):
     """One commit: the event, the effect it came of (None: raised by the machine itself), and the state after it.
 
     `zone` is the zone whose lease this state needs, `extra` beyond the slots that there are: it is dead, or I1 is
-    overridden. `event.order` names the order that the event consumes.
+    overridden; or the zones beside which it may go beyond them. `event.order` names the order that the event consumes.
     """
 
     state: Json
@@ -95,7 +95,7 @@ class Advance(msgspec.Struct, frozen=True):
     event: Event
     effect: Effect | None
     duration_s: float
-    extra: bool = False
+    extra: bool | tuple[str, ...] = False
 
 
 class Record(msgspec.Struct, frozen=True):

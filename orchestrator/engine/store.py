@@ -367,7 +367,9 @@ class SqlStore:
         ).one_or_none()
         raise ledger.stale(run, *now) if now else NotFound(f"no run {run.id!r}")
 
-    def _lease(self, connection: Connection, run: Run, zone: str | None, at: str, *, extra: bool) -> None:
+    def _lease(
+        self, connection: Connection, run: Run, zone: str | None, at: str, *, extra: bool | tuple[str, ...]
+    ) -> None:
         """Take, keep or free the run's lease (I1). Rows of the service are locked while one is taken."""
         table = schema.leases
         put = text("INSERT INTO lease (service, slot, fence) VALUES (:service, :slot, 0) ON CONFLICT DO NOTHING")
@@ -384,7 +386,7 @@ class SqlStore:
         if zone is None:
             return
         others = [_lease(row) for row in rows if row["run"] not in (None, run.id)]
-        slot = ledger.slot_for(run.id, run.service, zone, others, len(others) + 1 if extra else self._slots)
+        slot = ledger.slot_for(run.id, run.service, zone, others, self._slots, extra)
         if slot >= self._slots:
             connection.execute(put, {"service": run.service, "slot": slot})
         fence = 1 + max(row["fence"] for row in rows)

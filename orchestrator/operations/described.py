@@ -9,7 +9,7 @@ from orchestrator.core.drill_row import parse as parse_drill
 from orchestrator.core.outing import OutingState
 from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.outing_table import Stage
-from orchestrator.core.region import Phase
+from orchestrator.core.region import Phase, RegionState
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
@@ -68,8 +68,13 @@ def describe_region(run: Run) -> dict[str, Any]:
         "regions": list(state.regions),
         "weights": dict(state.weights),
         "share": step if state.phase is Phase.RETURNING else None,
-        "next_command": None if run.finished else f"failout region return {state.regions[0]}",
+        "next_command": None if run.finished else _next_of_region(run, state),
     }
+
+
+def _next_of_region(run: Run, state: RegionState) -> str:
+    back = f"failout region return {state.regions[0]}"
+    return f"failout deployments resume {run.id}   (or: {back})" if state.paused else back
 
 
 def describe_drill(run: Run) -> dict[str, Any]:

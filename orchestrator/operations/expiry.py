@@ -60,6 +60,9 @@ class Expiries:
         past = await self._store.events(run.id)
         if any(o.args == args for o in pending.orders) or any(dict(r.event.args) == args for r in past):
             return f"{kind} was ordered, the run is {run.status}"
+        # A region minds its own time, and is not stopped on its way back.
+        if self._policy.on_expiry is OnExpiry.HOLD and run.kind == "region":
+            return f"the run is {run.status}"
         if self._policy.on_expiry is OnExpiry.HOLD and run.status != "active":
             return f"the run is {run.status} and waits for a person"
         if self._policy.on_expiry is OnExpiry.RESTORE and pending.killed:

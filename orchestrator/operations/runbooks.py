@@ -27,7 +27,7 @@ from orchestrator.operations.deploys import order, start_deploy
 from orchestrator.operations.drill_steps import outcome_of_drill
 from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
-from orchestrator.operations.regions import order_return, regions_of, start_evacuation
+from orchestrator.operations.regions import make_way, order_return, regions_of, start_evacuation
 from orchestrator.operations.switches import turn
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
@@ -245,7 +245,7 @@ class BoundOperations:
     async def _zone_out(self, call: Call) -> Run:
         begun = await self._begun(call)
         if begun is not None:
-            return begun
+            return await self._with_way(begun, call, evacuating=call.step.text.endswith("evacuate"))
         now, args = self._world.clock.now(), call.step.args
         lasts_s = duration_s(args["expires"]) if "expires" in args else self._policy.out_expires_s
         ask = Ask(
@@ -257,6 +257,13 @@ class BoundOperations:
             now + timedelta(seconds=lasts_s),
         )
         return await start_outing(self._store, self._world.topology, self._policy, ask, call.marker, now)
+
+    async def _with_way(self, run: Run, call: Call, *, evacuating: bool) -> Run:
+        """A crash may have come between its row and the orders to those who make way for it (I1, I11)."""
+        if not run.finished and run.zone is None:
+            who, now = {"author": call.author, "reason": call.reason}, self._world.clock.now()
+            await make_way(self._store, run.service, run.id, **who, now=now, evacuating=evacuating)
+        return run
 
     async def _zone_back(self, call: Call) -> Run:
         for run in await self._store.runs(self._world.topology.service):
@@ -270,7 +277,9 @@ class BoundOperations:
 
     async def _evacuate(self, call: Call) -> Run:
         begun = await self._begun(call)
-        return begun or await start_evacuation(
+        if begun is not None:
+            return await self._with_way(begun, call, evacuating=True)
+        return await start_evacuation(
             self._store,
             self._world.topology,
             self._policy,

@@ -148,6 +148,8 @@ class RegionPerformer:
 
     async def _admit(self, move: _Move) -> Event:
         """I1, I2, I3: the others are in, sound, and can carry everything. A person may skip a rule by name (I4)."""
+        if move.state.contested:
+            return Event(M.REFUSED, evidence=f"refused by I1: {move.state.contested}")
 
         async def look() -> Event | NotYet:
             try:
@@ -163,7 +165,15 @@ class RegionPerformer:
             args: dict[str, Json] = {"weights": dict(plan.weights), "scaled": scaled, "steps": self._steps(move, loads)}
             return Event(M.ADMITTED, evidence=plan.arithmetic, args=args)
 
-        return await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
+        asked = await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
+        more_s = move.state.admit_timeout_s - move.policy.admit_timeout_s
+        if asked.kind != M.REFUSED or more_s <= 0:
+            return asked
+        place, why = move.state.place, f"{asked.evidence}; others make way for it, and it asks for {more_s:.0f} s more"
+        await self._world.notifier.notify(
+            Notice("page", move.state.run, None, f"{place}: waits", why, "I1", "failout status")
+        )
+        return await move.until(look, more_s, late=M.REFUSED, doing="admission")
 
     async def _size(self, move: _Move, survivor: str) -> int:
         """What is to be put back; asked anew, for a run that winds down may have made it smaller a moment ago."""

@@ -433,6 +433,16 @@ async def test_i1_a_dead_zone_gets_a_lease_beyond_the_slots_and_nobody_else_does
 
 
 @at_once
+async def test_i1_a_region_gets_a_lease_beside_zones_within_it_and_beside_no_others(store: Store) -> None:
+    inner, region = await begin(store, "o1", kind="outing"), await begin(store, "r1", kind="region")
+    await store.commit(inner, step("aws/r/a"), NOW)
+    with pytest.raises(Refused, match="aws/r/a of gates out"):
+        await store.commit(region, step("aws/r", extra=("aws/r/b",)), NOW)
+    await store.commit(region, step("aws/r", extra=("aws/r/a",)), NOW)
+    assert [(0, "aws/r/a"), (1, "aws/r")] == [(x.slot, x.zone) for x in await store.leases("gates")]
+
+
+@at_once
 async def test_i10_where_the_instances_of_a_zone_are_is_remembered_per_service(store: Store) -> None:
     assert [] == list(await store.peers("gates", "aws/a"))
     for peers in ([Peer("i-1", "10.0.0.1")], [Peer("i-2", "10.0.0.2"), Peer("i-3", "10.0.0.3:8080")]):

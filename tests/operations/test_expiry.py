@@ -37,11 +37,12 @@ def do(act: Coroutine[Any, Any, Any]) -> Any:
 class Bench:
     policy: DeployPolicy = field(default_factory=DeployPolicy)
     status: str = "active"
+    kind: str = "deploy"
     store: MemoryStore = field(default_factory=lambda: MemoryStore(out_expires_s=ALLOWED_S))
     ears: Ears = field(default_factory=Ears)
 
     def __post_init__(self) -> None:
-        do(self.store.create_run("d1", "gates", "deploy", {}, "active", author="ada", reason="", now=NOW))
+        do(self.store.create_run("d1", "gates", self.kind, {}, "active", author="ada", reason="", now=NOW))
         do(self.store.claim("d1", "me", NOW))
         self.commit("aws/a", self.status)
         self.watcher = self.watch()
@@ -98,6 +99,12 @@ def test_a_run_that_waits_for_a_person_already_is_only_told_again() -> None:
     bench = Bench(status="held")
     assert ["page", "page"] == bench.levels(100, 126)[-2:]
     assert [] == bench.orders()
+
+
+def test_a_region_that_is_on_its_way_back_is_told_of_and_not_paused_for_having_been_out_for_long() -> None:
+    bench = Bench(kind="region")
+    assert ["page", "page"] == bench.levels(100, 126)
+    assert ([], True) == (bench.orders(), bench.ears.heard[-1].evidence.endswith("; the run is active"))
 
 
 def test_a_lease_that_is_given_back_is_silent_and_a_new_one_counts_from_its_own_beginning() -> None:

@@ -86,7 +86,7 @@ def test_every_transition_of_the_table_is_taken(edges: Edges) -> None:
         (state.phase, machine.meaning(state, M(kind)))
         for state, after in edges.items()
         for kind, _ in after
-        if kind != machine.ORDER_REFUSED
+        if kind not in {machine.ORDER_REFUSED, M.PAUSE} and not (kind == M.RESUME and state.phase not in HELD)
     }
     assert {(p, m) for p, events in TRANSITIONS.items() for m in events} == taken
 
@@ -124,6 +124,7 @@ def test_a_run_that_ended_returned_was_not_only_called_off(edges: Edges) -> None
 
 def test_a_held_run_waits_and_the_kill_switch_stops_all(edges: Edges) -> None:
     assert all(decide(s, Facts(NOW)) is None for s in edges if s.phase in HELD)
+    assert all(decide(s, Facts(NOW)) is None for s in edges if s.paused and s.phase is not Phase.OUT)
     assert all(decide(s, Facts(NOW, killed=True)) is None for s in edges)
 
 
