@@ -22,24 +22,16 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
     def late(zone: str, what: str) -> Violation:
         return Violation(world.now_s, "converges", zone, what)
 
-    for run in drills.outings.unfinished():
-        outing = drills.outings.state(run)
-        yield late(outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}")
-    for run in moves.unfinished():
-        move = moves.state(run)
-        yield late(move.place, f"{run.id} never ended: {move.phase}, {move.reason}")
-    for run in drills.unfinished():
-        drill = drills.state(run)
-        yield late(drill.wish.place, f"{run.id} never ended: {drill.phase}, {drill.reason}")
+    for place, what in _unended(drills, moves):
+        yield late(place, what)
     if state.status not in FINISHED:
         active = state.active_zone()
         if state.status is not RunStatus.HELD or scene.target == WELL or active is None:
             told = f"{active.zone} is {active.state}: {active.note}" if active else state.reason
             yield late("", f"never ended: {state.status}; {told}")
         return
-    wrong_end = _wrong_end(state, scene)
-    if wrong_end:
-        yield late("", wrong_end)
+    for wrong in _wrong_end(state, scene):
+        yield late("", wrong)
     store, service = drills.outings.store, scene.topology.service
     if at_once(store.leases(service)):
         yield late("", "a lease is left")
@@ -53,14 +45,26 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
             yield late(progress.zone, wrong)
 
 
-def _wrong_end(state: DeployState, scene: Scenario) -> str:
+def _unended(drills: Drills, moves: Moves) -> Iterator[tuple[str, str]]:
+    """Where something is that people or drills began, and what."""
+    for run in drills.outings.unfinished():
+        outing = drills.outings.state(run)
+        yield outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}"
+    for run in moves.unfinished():
+        move = moves.state(run)
+        yield move.place, f"{run.id} never ended: {move.phase}, {move.reason}"
+    for run in drills.unfinished():
+        drill = drills.state(run)
+        yield drill.wish.place, f"{run.id} never ended: {drill.phase}, {drill.reason}"
+
+
+def _wrong_end(state: DeployState, scene: Scenario) -> Iterator[str]:
     """A sick version arrived, or a well one did not."""
     succeeded = state.status is RunStatus.SUCCEEDED
     if succeeded and state.target == "v2" and scene.target != WELL and "I2" not in state.overrides:
-        return f"{state.target} is sick and runs everywhere"
+        yield f"{state.target} is sick and runs everywhere"
     if not succeeded and _nothing_against_it(scene):
-        return f"{state.target} is well, nobody said anything, and the deploy {state.status}: {state.reason}"
-    return ""
+        yield f"{state.target} is well, nobody said anything, and the deploy {state.status}: {state.reason}"
 
 
 def _nothing_against_it(scene: Scenario) -> bool:
