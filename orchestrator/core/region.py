@@ -48,6 +48,7 @@ class M(StrEnum):
     MOVED = "moved"
     EMPTIED = "emptied"
     VERIFIED = "verified"
+    SERVES = "serves"  # It never left: to take it back in steps would take its users away first (I3, I4).
     STEP_PASSED = "step-passed"
     LAST_STEP_PASSED = "last-step-passed"
     UNHEALTHY = "unhealthy"
@@ -96,6 +97,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
     _P.OUT: {M.EXPIRED: _P.OUT, M.INTERRUPTED: _P.OUT, M.RETURN: _P.VERIFYING},
     _P.VERIFYING: {
         M.VERIFIED: _P.RETURNING,
+        M.SERVES: _P.SETTLING,
         M.UNHEALTHY: _P.HELD_OUT,
         M.INCONCLUSIVE: _P.HELD_OUT,
         M.STUCK: _P.HELD_OUT,
@@ -231,7 +233,7 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
             return replace(moved, step=moved.step + 1)
         case M.VERIFIED:
             return replace(moved, step=0)
-        case M.UNPREPARED:
+        case M.UNPREPARED | M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.RETURN:
             return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)

@@ -112,6 +112,12 @@ def usual_weights_without(leaving: Collection[str], topology: Topology) -> dict[
     return {region: 0 if region in leaving else weight for region, weight in usual_weights(topology).items()}
 
 
+def gets_less(regions: Collection[str], weights: Mapping[str, int], than: Mapping[str, int]) -> bool:
+    """One of `regions` gets a smaller part of all users by `weights` than by the weights `than`."""
+    here, there = sum(weights.values()) or 1, sum(than.values()) or 1
+    return any(weights.get(r, 0) * there < than.get(r, 0) * here for r in regions)
+
+
 def weights_at(share: float, out: Mapping[str, int], usual: Mapping[str, int]) -> dict[str, int]:
     """Weights on the way back: the users' spread goes straight from what it is while out (0) to the usual one (1).
 

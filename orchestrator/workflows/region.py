@@ -16,6 +16,7 @@ from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, RegionState
 from orchestrator.core.region_plan import (
     RegionPlan,
+    gets_less,
     plan_regions,
     refuse_leaving,
     usual_weights,
@@ -255,8 +256,11 @@ class RegionPerformer:
 
     async def _serves(self, move: _Move) -> bool:
         """The DNS still answers with one of the regions."""
-        weights = (await self._world.global_tier.read()).weights
+        weights = await self._answers()
         return any(weights.get(region) for region in move.state.regions)
+
+    async def _answers(self) -> Mapping[str, int]:
+        return (await self._world.global_tier.read()).weights
 
     async def _weigh(
         self,
@@ -352,7 +356,16 @@ class RegionPerformer:
             lines.append(f"{zone.id}: {verdict.evidence}")
             if verdict.verdict is not Verdict.HEALTHY:
                 return Event(_OF_VERDICT[verdict.verdict], evidence=lines[-1])
-        return Event(M.VERIFIED, evidence="; ".join(lines))
+        return await self._verified(move, "; ".join(lines))
+
+    async def _verified(self, move: _Move, told_: str) -> Event:
+        async def look() -> Event:
+            if gets_less(move.state.regions, await self._answers(), usual_weights(move.topology)):
+                return Event(M.VERIFIED, evidence=told_)
+            why = f"the DNS gives {move.state.place} all of its users: it never left, or a hand has put it back"
+            return Event(M.SERVES, evidence=f"{why}; {told_}")
+
+        return await move.until(look, move.policy.verify_timeout_s, late=M.STUCK, doing="asking the DNS")
 
     async def _return(self, move: _Move) -> Event:
         """One step of the way back: a share of the regions' usual users, then a comparison with the others (I9)."""
@@ -360,10 +373,15 @@ class RegionPerformer:
         seconds = move.state.steps[move.state.step].seconds if move.state.steps else move.policy.ramp_step_s
         weights = weights_at(share, move.state.weights, usual_weights(move.topology))
 
-        async def stale() -> Event | None:
-            return self._stale(move) if move.state.step == 0 and not await self._serves(move) else None
+        async def unless() -> Event | None:
+            if move.state.step == 0 and not await self._serves(move):
+                return self._stale(move)
+            if share < 1.0 and gets_less(move.state.regions, weights, await self._answers()):
+                why = f"{move.state.place} has more than {share:.0%} already: what it has stays (I3, I4)"
+                return Event(M.STEP_PASSED, evidence=why)
+            return None
 
-        placed = await self._weigh(move, weights, f"giving {share:.0%}", unless=stale)
+        placed = await self._weigh(move, weights, f"giving {share:.0%}", unless=unless)
         return placed or await self._compare(move, seconds, f"at {share:.0%}")
 
     async def _compare(self, move: _Move, seconds: float, doing: str) -> Event:

@@ -1,0 +1,51 @@
+"""What a region's run does between two looks: nothing that takes users away, or gives some to a region, unasked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from simulation.test_regions import AWS, AZURE, moved, weights
+
+from orchestrator.sim.moves import RegionOrder
+from orchestrator.sim.result import Result
+from orchestrator.sim.run import simulate
+from orchestrator.sim.scenario import Scenario, Strike, Switching
+from orchestrator.sim.truth import Blow
+
+LEAVES = RegionOrder(2.0, "evacuate", AZURE)
+BUSY = replace(moved(LEAVES), users_rps=240.0, deploy_at_s=500.0)
+
+
+def happened_s(scene: Scenario, event: str, step: str, evidence: str = "") -> float:
+    """When it first happened so."""
+    trace = simulate(1, scene).trace
+    told = (h for h in trace if h.what == event and h.args.get("step") == step)
+    return next(h.at_s for h in told if evidence in str(h.args.get("evidence")))
+
+
+def killed(scene: Scenario, at_s: float, lasts_s: float, *orders: RegionOrder, **changes: object) -> Result:
+    """The kill switch is on from that moment, and meanwhile people say this."""
+    stop = (Switching(at_s - 0.01, "kill", on=True), Switching(at_s + lasts_s, "kill", on=False))
+    given = {"switches": stop, "region_orders": (*scene.region_orders, *orders), **changes}
+    return simulate(1, replace(scene, **given))  # type: ignore[arg-type]
+
+
+def test_i3_a_region_that_never_left_is_called_off_with_its_users() -> None:
+    """Two zones of the survivors died, and its return took nine tenths of its users to the one that was left."""
+    at_s = happened_s(BUSY, "prepared", "prepare-region")
+    strikes = tuple(Strike(at_s + 10.0, f"{AWS}{z}", Blow.DEAD, 300.0) for z in "bc")
+    result = killed(BUSY, at_s, 60.0, RegionOrder(at_s + 30.0, "return", AZURE), strikes=strikes)
+    assert ([], ()) == (weights(result), result.violations)
+    assert 0.0 == result.harmed.get("overload", 0.0)
+    assert ["effect-began", "serves"] == [h.what for h in result.trace if h.args.get("step") == "verify-region"]
+
+
+def test_i3_a_region_that_is_called_back_before_it_left_again_keeps_what_it_has() -> None:
+    """It was sent out again at half of its part, and called back: it went down to a tenth first."""
+    away = replace(BUSY, region_orders=(LEAVES, RegionOrder(70.0, "return", AZURE)))
+    at_s = happened_s(away, "step-passed", "return-region", "at 50%")
+    orders = (RegionOrder(at_s + 10.0, "evacuate", AZURE), RegionOrder(at_s + 20.0, "return", AZURE))
+    result = killed(away, at_s, 30.0, *orders)
+    assert [f"{AWS}=100 {AZURE}=0", f"{AWS}=255 {AZURE}=13", f"{AWS}=255 {AZURE}=85"] == weights(result)[:3]
+    assert f"{AWS}=100 {AZURE}=100" == weights(result)[3]
+    assert () == result.violations
