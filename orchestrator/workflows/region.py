@@ -24,7 +24,7 @@ from orchestrator.core.region_plan import (
     weights_at,
 )
 from orchestrator.core.topology import Region, Topology, Zone, ZoneState
-from orchestrator.core.traffic import Placement, dump_steps, ramp_steps
+from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
 from orchestrator.workflows.capacity import Capacity
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
@@ -215,6 +215,8 @@ class RegionPerformer:
 
             async def ask(zone: Zone = zone, wanted: int = wanted) -> bool:
                 await self._capacity.grow(move.job(zone), zone, wanted)
+                # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
+                await self._steering.want_survivor(zone, STEADY, move.fence)
                 return True
 
             asked = await move.until(
@@ -226,9 +228,9 @@ class RegionPerformer:
                 return _translated(stopped, M.UNPREPARED)
 
         async def look() -> Event | NotYet:
-            if "I3" in move.state.overrides:
-                return Event(M.PREPARED, evidence="I3 is overridden")
-            plan = await self._rule(move, await self._gauge.loads(move.policy.load_window_s))
+            # Where I3 is overridden no load is asked for, and a silent agent holds nothing up; the other rules stand (I4).
+            measured = "I3" not in move.state.overrides
+            plan = await self._rule(move, await self._gauge.loads(move.policy.load_window_s) if measured else {})
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
             if plan.scale:

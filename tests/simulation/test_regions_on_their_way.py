@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from simulation.test_regions import AWS, AZURE, moved, weights
 
+from orchestrator.sim.history import History
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
@@ -23,10 +25,14 @@ def happened_s(scene: Scenario, event: str, step: str, evidence: str = "") -> fl
     return next(h.at_s for h in told if evidence in str(h.args.get("evidence")))
 
 
+def switched(at_s: float, lasts_s: float) -> tuple[Switching, Switching]:
+    """The kill switch is on from that moment."""
+    return Switching(at_s - 0.01, "kill", on=True), Switching(at_s + lasts_s, "kill", on=False)
+
+
 def killed(scene: Scenario, at_s: float, lasts_s: float, *orders: RegionOrder, **changes: object) -> Result:
-    """The kill switch is on from that moment, and meanwhile people say this."""
-    stop = (Switching(at_s - 0.01, "kill", on=True), Switching(at_s + lasts_s, "kill", on=False))
-    given = {"switches": stop, "region_orders": (*scene.region_orders, *orders), **changes}
+    """The same, and meanwhile people say this."""
+    given = {"switches": switched(at_s, lasts_s), "region_orders": (*scene.region_orders, *orders), **changes}
     return simulate(1, replace(scene, **given))  # type: ignore[arg-type]
 
 
@@ -48,4 +54,16 @@ def test_i3_a_region_that_is_called_back_before_it_left_again_keeps_what_it_has(
     result = killed(away, at_s, 30.0, *orders)
     assert [f"{AWS}=100 {AZURE}=0", f"{AWS}=255 {AZURE}=13", f"{AWS}=255 {AZURE}=85"] == weights(result)[:3]
     assert f"{AWS}=100 {AZURE}=100" == weights(result)[3]
+    assert () == result.violations
+
+
+def test_i4_to_override_i3_skips_no_other_rule_when_a_region_stood_still() -> None:
+    """A zone of the survivors was taken out by hand while the kill switch was on, and the region left beside it (I1)."""
+    scene = moved(RegionOrder(2.0, "evacuate", AZURE, ("I3",)), deploy_at_s=500.0)
+    at_s = happened_s(scene, "prepared", "prepare-region")
+    history = History(1, replace(scene, switches=switched(at_s, 60.0)))
+    for when_s, out in ((at_s + 40.0, True), (at_s + 70.0, False)):
+        history.scheduler.at(when_s, partial(history.world.take_by_hand, history.world.zones[f"{AWS}b"], out=out))
+    result = history.go()
+    assert at_s + 70.0 < next(h.at_s for h in result.trace if h.kind == "dns")
     assert () == result.violations
