@@ -232,7 +232,8 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.STEP_PASSED:
             return replace(moved, step=moved.step + 1)
         case M.VERIFIED:
-            return replace(moved, step=0)
+            steps = event.args.get("steps")
+            return replace(moved, step=0, steps=moved.steps if steps is None else parse_steps(steps))
         case M.UNPREPARED | M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.RETURN:

@@ -33,6 +33,7 @@ from orchestrator.core.region import (
 from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, weights_at
 from orchestrator.core.region_row import RegionMachine, dump, parse
 from orchestrator.core.topology import Topology
+from orchestrator.core.traffic import parse_steps
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]
@@ -114,6 +115,14 @@ def test_a_region_that_left_comes_back_only_verified_and_step_by_step(edges: Edg
                 assert state.phase in {Phase.VERIFYING, Phase.HELD_RETURNING}
             if then.phase is Phase.RETURNED:
                 assert (M.SETTLED, Phase.SETTLING) == (kind, state.phase)
+
+
+def test_i9_a_verified_region_has_the_steps_that_were_planned_last() -> None:
+    """A row of before the steps came with it keeps those of its admission."""
+    state = replace(start(), phase=Phase.VERIFYING, steps=parse_steps(STEPS[1:]), step=1)
+    planned, kept = (apply(state, Event(M.VERIFIED, args=args), NOW) for args in ({"steps": STEPS}, {}))
+    assert (0, (0.5, 1.0)) == (planned.step, tuple(step.share for step in planned.steps))
+    assert (0, (1.0,)) == (kept.step, tuple(step.share for step in kept.steps))
 
 
 def test_a_run_that_ended_returned_was_not_only_called_off(edges: Edges) -> None:

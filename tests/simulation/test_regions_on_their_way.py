@@ -11,11 +11,13 @@ from orchestrator.sim.history import History
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Scenario, Strike, Switching
+from orchestrator.sim.scenario import Cut, Scenario, Strike, Switching
 from orchestrator.sim.truth import Blow
 
 LEAVES = RegionOrder(2.0, "evacuate", AZURE)
 BUSY = replace(moved(LEAVES), users_rps=240.0, deploy_at_s=500.0)
+
+IN_STEPS = [f"{AWS}=255 {AZURE}=13", f"{AWS}=255 {AZURE}=85", f"{AWS}=100 {AZURE}=100"]
 
 
 def happened_s(scene: Scenario, event: str, step: str, evidence: str = "") -> float:
@@ -52,8 +54,7 @@ def test_i3_a_region_that_is_called_back_before_it_left_again_keeps_what_it_has(
     at_s = happened_s(away, "step-passed", "return-region", "at 50%")
     orders = (RegionOrder(at_s + 10.0, "evacuate", AZURE), RegionOrder(at_s + 20.0, "return", AZURE))
     result = killed(away, at_s, 30.0, *orders)
-    assert [f"{AWS}=100 {AZURE}=0", f"{AWS}=255 {AZURE}=13", f"{AWS}=255 {AZURE}=85"] == weights(result)[:3]
-    assert f"{AWS}=100 {AZURE}=100" == weights(result)[3]
+    assert [f"{AWS}=100 {AZURE}=0", *IN_STEPS] == weights(result)
     assert () == result.violations
 
 
@@ -66,4 +67,12 @@ def test_i4_to_override_i3_skips_no_other_rule_when_a_region_stood_still() -> No
         history.scheduler.at(when_s, partial(history.world.take_by_hand, history.world.zones[f"{AWS}b"], out=out))
     result = history.go()
     assert at_s + 70.0 < next(h.at_s for h in result.trace if h.kind == "dns")
+    assert () == result.violations
+
+
+def test_i9_a_dead_region_comes_back_in_the_steps_that_its_users_are_enough_for_by_then() -> None:
+    """Its agent was silent when it left, so that no load was known, and every step was merged into one."""
+    orders = (RegionOrder(2.0, "evacuate", AZURE, ("I3",)), RegionOrder(100.0, "return", AZURE))
+    result = simulate(1, replace(BUSY, region_orders=orders, cuts=(Cut(1.0, AZURE, 60.0),)))
+    assert [f"{AWS}=100 {AZURE}=0", *IN_STEPS] == weights(result)
     assert () == result.violations
