@@ -148,7 +148,7 @@ _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
 @dataclass(frozen=True, slots=True)
 class RegionState:
-    """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to}, to be put back.
+    """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to, minimum}, to be put back.
 
     `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
     of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.

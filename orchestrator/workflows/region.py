@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from orchestrator.core.deploy import ZoneProgress
 from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
-from orchestrator.core.guards import Refusal, ZoneLoad, carrying
+from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.policy import DeployPolicy
@@ -26,7 +26,7 @@ from orchestrator.core.region_plan import (
 from orchestrator.core.topology import Region, Topology, Zone, ZoneState
 from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
-from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.capacity import Capacity, Prepared, Scaled
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
 from orchestrator.workflows.job import STALE_S, Job
 from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
@@ -85,7 +85,7 @@ class _Move:
     def job(self, zone: Zone) -> Job:
         """A survivor's part in it, for the effects that a deploy has for one too."""
         progress = ZoneProgress(zone.id, ZoneState.PREPARING, "", "", self.state.since)
-        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted)
+        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted, self.state.overrides)
 
     async def until(
         self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: M, doing: str
@@ -158,16 +158,13 @@ class RegionPerformer:
             plan = await self._rule(move, loads)
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
-            scaled: dict[str, Json] = {z: {"from": await self._size(move, z), "to": n} for z, n in plan.scale.items()}
+            # Asked anew, for a run that winds down may have made them smaller a moment ago.
+            fleets = {z: await self._gauge.fleet(move.topology.zone(z), anew=True) for z in plan.scale}
+            scaled = Prepared({}, {}).with_plan(CapacityPlan(plan.scale), fleets).row()["scale"]
             args: dict[str, Json] = {"weights": dict(plan.weights), "scaled": scaled, "steps": self._steps(move, loads)}
             return Event(M.ADMITTED, evidence=plan.arithmetic, args=args)
 
         return await move.until(look, move.policy.admit_timeout_s, late=M.REFUSED, doing="admission")
-
-    async def _size(self, move: _Move, survivor: str) -> int:
-        """What is to be put back; asked anew, for a run that winds down may have made it smaller a moment ago."""
-        fleet = await self._gauge.fleet(move.topology.zone(survivor), anew=True)
-        return len(fleet.instances) if fleet.no_room else fleet.desired
 
     async def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
         """Asks the clouds of the regions that stay, and no other (I10); where I1 is overridden, those of them that answer."""
@@ -210,8 +207,8 @@ class RegionPerformer:
 
     async def _prepare(self, move: _Move) -> Event:
         """Scale the survivors, see them healthy, and ask I3 once more: minutes may have passed."""
-        for zone_id, wanted in _sizes(move.state, "to").items():
-            zone = move.topology.zone(zone_id)
+        for zone_id, scaled in _scaled(move.state).items():
+            zone, wanted = move.topology.zone(zone_id), scaled.now
 
             async def ask(zone: Zone = zone, wanted: int = wanted) -> bool:
                 await self._capacity.grow(move.job(zone), zone, wanted)
@@ -427,19 +424,19 @@ class RegionPerformer:
         return Event(M.INCONCLUSIVE, evidence=f"{doing}: the region agents could not be asked for long enough")
 
     async def _settle(self, move: _Move) -> Event:
-        """Every region has its usual weight; the survivors get the size back that they had."""
+        """Every region has its usual weight; the survivors get the size and the minimum back that they had, where I3 allows."""
         stopped = await self._weigh(move, usual_weights(move.topology), "putting the usual weights back")
-        for zone_id, before in _sizes(move.state, "from").items():
+        for zone_id, scaled in _scaled(move.state).items():
             zone = move.topology.zone(zone_id)
-            stopped = stopped or await self._settling.scale_back(move.job(zone), zone, before)
+            stopped = stopped or await self._settling.give_back(move.job(zone), zone, scaled)
         if stopped is not None:
             return _translated(stopped, M.STUCK)
         return Event(M.SETTLED, evidence="every region has its usual weight, what was scaled is undone")
 
 
-def _sizes(state: RegionState, end: str) -> dict[str, int]:
-    scaled = cast("dict[str, dict[str, int]]", state.scaled)
-    return {zone: change[end] for zone, change in scaled.items()}
+def _scaled(state: RegionState) -> Mapping[str, Scaled]:
+    """What is prepared; a row of before minimums were kept has the size of before as one."""
+    return Prepared.of({"scale": dict(state.scaled)}).scale
 
 
 def _translated(event: Event, late: M) -> Event:

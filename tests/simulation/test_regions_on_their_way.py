@@ -76,3 +76,40 @@ def test_i9_a_dead_region_comes_back_in_the_steps_that_its_users_are_enough_for_
     result = simulate(1, replace(BUSY, region_orders=orders, cuts=(Cut(1.0, AZURE, 60.0),)))
     assert [f"{AWS}=100 {AZURE}=0", *IN_STEPS] == weights(result)
     assert () == result.violations
+
+
+CROWDED = replace(BUSY, users_rps=400.0, region_orders=(LEAVES, RegionOrder(100.0, "return", AZURE)))
+
+
+def sizes(result: Result, zone: str) -> list[tuple[float, int]]:
+    return [(h.at_s, h.args["instances"]) for h in result.trace if h.kind == "scale" and h.what == zone]
+
+
+def test_i3_what_a_survivors_autoscaler_has_made_more_of_it_stays_when_a_region_is_back() -> None:
+    """It was made as small as before the region left, with a load that had nearly doubled, and its minimum was lost."""
+    history = History(1, replace(CROWDED, loads=((70.0, 700.0),), trouble_ends_s=350.0))
+    place = history.world.zones[f"{AWS}a"]
+    place.minimum = 2
+
+    def more() -> None:
+        """Its cloud's autoscaler asks for more; its minimum stays."""
+        minimum = place.minimum
+        history.world.scale(place, place.desired + 4)
+        place.minimum = minimum
+
+    history.scheduler.at(71.0, more)
+    result = history.go()
+    assert [5, 9] == [instances for at_s, instances in sizes(result, f"{AWS}a") if at_s < CROWDED.deploy_at_s]
+    assert 2 == place.minimum
+    assert {"converges"} >= {v.rule for v in result.violations}  # This autoscaler never lets it shrink again.
+
+
+def test_i3_survivors_keep_what_they_were_given_while_another_zone_is_lost() -> None:
+    """One died as the last step passed, and those that were left were made as small as before at once."""
+    at_s = happened_s(CROWDED, "step-passed", "return-region", "at 100%")
+    result = simulate(1, replace(CROWDED, strikes=(Strike(at_s + 1.0, f"{AWS}b", Blow.DEAD, 100.0),)))
+    back_s = [when_s for zone in "bc" for when_s, instances in sizes(result, f"{AWS}{zone}") if instances == 3]
+    assert at_s + 100.0 < min(back_s)
+    told = next(h for h in result.trace if h.what == "stuck" and h.args.get("step") == "settle-region")
+    assert f"refused by I3: {AWS}b is unmeasured" in str(told.args["evidence"])
+    assert () == result.violations
