@@ -148,7 +148,7 @@ _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
 @dataclass(frozen=True, slots=True)
 class RegionState:
-    """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to, minimum}, to be put back.
+    """`weights`: the global tier while they are out. `scaled`: zone -> {from, to, minimum}, to be put back.
 
     `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
     of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.
@@ -232,8 +232,10 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.STEP_PASSED:
             return replace(moved, step=moved.step + 1)
         case M.VERIFIED:
-            steps = event.args.get("steps")
-            return replace(moved, step=0, steps=moved.steps if steps is None else parse_steps(steps))
+            steps, scaled = event.args.get("steps"), event.args.get("scaled")
+            assert scaled is None or isinstance(scaled, dict)
+            planned = moved.steps if steps is None else parse_steps(steps)
+            return replace(moved, step=0, steps=planned, scaled=moved.scaled if scaled is None else scaled)
         case M.UNPREPARED | M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.RETURN:

@@ -113,3 +113,32 @@ def test_i3_survivors_keep_what_they_were_given_while_another_zone_is_lost() -> 
     told = next(h for h in result.trace if h.what == "stuck" and h.args.get("step") == "settle-region")
     assert f"refused by I3: {AWS}b is unmeasured" in str(told.args["evidence"])
     assert () == result.violations
+
+
+def test_i2_a_region_that_died_between_two_steps_goes_out_again_and_gets_no_more_users() -> None:
+    """All of its zones were dead when the kill switch was turned off, and it got the next step."""
+    back = replace(BUSY, region_orders=(LEAVES, RegionOrder(70.0, "return", AZURE)))
+    at_s = happened_s(back, "step-passed", "return-region", "at 50%")
+    strikes = tuple(Strike(at_s + 50.0, f"{AZURE}-{number}", Blow.DEAD, 300.0) for number in (1, 2, 3))
+    result = killed(back, at_s, 60.0, strikes=strikes)
+    assert [f"{AWS}=100 {AZURE}=0", *IN_STEPS[:2], f"{AWS}=100 {AZURE}=0"] == weights(result)[:4]
+    assert () == result.violations
+
+
+def shrunk(scene: Scenario) -> tuple[Result, list[int]]:
+    """While the region is out its zones are made as small as can be; their sizes at the end."""
+    history = History(1, scene)
+    zones = history.world.regions[AZURE].zones
+    for zone in zones:
+        history.scheduler.at(60.0, partial(history.world.scale, zone, 1))
+    result = history.go()
+    return result, [size for zone in zones for at_s, size in sizes(result, zone.zone.id) if at_s < scene.deploy_at_s]
+
+
+def test_i3_a_region_that_has_become_too_small_is_made_larger_before_the_step_that_it_cannot_carry() -> None:
+    """It got 43/s on each instance of 40/s."""
+    scene = replace(BUSY, users_rps=260.0, region_orders=(LEAVES, RegionOrder(100.0, "return", AZURE)))
+    result, made = shrunk(scene)
+    assert [1, 2, 1, 2, 1, 2] == made
+    assert IN_STEPS == [step for step in weights(result) if not step.endswith("=0")][:3]
+    assert ([], 0.0) == ([v for v in result.violations if v.rule == "I3"], result.harmed.get("overload", 0.0))
