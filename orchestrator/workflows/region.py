@@ -288,7 +288,7 @@ class RegionPerformer:
     async def _verify(self, move: Move) -> Event:
         """Before any user's request: each zone steady, each instance ready, and synthetic requests answered."""
         ready = await move.until(
-            lambda: self._fit.sound(move, {}), move.policy.verify_timeout_s, late=M.UNHEALTHY, doing="becoming ready"
+            lambda: self._fit.sound(move), move.policy.verify_timeout_s, late=M.UNHEALTHY, doing="becoming ready"
         )
         if isinstance(ready, Event):
             return ready

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from orchestrator.core.guards import ZoneLoad, carrying
 from orchestrator.core.machine import Event, Json
@@ -24,16 +24,24 @@ class RegionFit:
         self._world = world
         self._gauge, self._steering, self._capacity = gauge, steering, capacity
 
-    async def sound(self, move: Move, waived: Mapping[str, ZoneSeen]) -> str | NotYet:
-        """I2: each zone steady and each instance ready, but for the zones that somebody has `waived`."""
+    async def sound(self, move: Move, waived: Collection[str] = (), growing: Collection[str] = ()) -> str | NotYet:
+        """I2: each zone steady and each instance ready, but for the zones that are `waived`.
+
+        Of those that are `growing` some are ready: what has not booted yet is missing in the capacity (I3), not sick.
+        """
         seen = await self._steering.seen([z.region for z in move.others])
         for zone in (z for z in move.zones if z.id not in waived):
             fleet = await self._gauge.fleet(zone, anew=True)
             ready = sum(p.reachable and p.ready for p in await self._gauge.probe(zone))
-            if not 0 < fleet.desired <= ready:
+            grows = zone.id in growing
+            if not 0 < (min(1, fleet.desired) if grows else fleet.desired) <= ready:
                 return NotYet(f"{zone.id}: {ready} of {fleet.desired} ready")
             there = seen.get(zone.id)
-            if there is None or there.placement is not Placement.STEADY or there.healthy < there.total:
+            if (
+                there is None
+                or there.placement is not Placement.STEADY
+                or there.healthy < (1 if grows else there.total)
+            ):
                 return NotYet(f"{zone.id}: {told(there) if there else 'nobody can say where it stands'}")
         return f"every instance of {len(move.zones)} zones ready"
 
@@ -41,13 +49,14 @@ class RegionFit:
         self, move: Move, weights: Mapping[str, int], unless: Callable[[], Awaitable[Event | None]]
     ) -> Event | None:
         """I2, I3 before each step: a sick region goes out again; one that cannot carry the step waits, then for a person."""
+        growing = [z.id for z in move.zones if z.id in scaled_by(move.state)]
 
         async def sound() -> Event | str | NotYet:
-            return await unless() or await self.sound(move, await self._away(move))
+            return await unless() or await self.sound(move, await self._away(move), growing)
 
         async def fit() -> Event | bool | NotYet:
             seen = await self._away(move)
-            sick = await self.sound(move, seen)
+            sick = await self.sound(move, seen, growing)
             if isinstance(sick, NotYet):
                 return Event(M.INTERRUPTED, evidence=sick.why)  # That is asked first, once more.
             if "I3" in move.state.overrides or not gets_less(
@@ -62,7 +71,7 @@ class RegionFit:
             why = f"refused by {refusal.rule}: {refusal.reason}"
             if await self.sizes(move, measured) != Prepared(scaled_by(move.state), {}).row()["scale"]:
                 return Event(M.STALE, evidence=f"{why}; it is verified again, and made larger")
-            for zone in (z for z in move.zones if z.id in scaled_by(move.state)):
+            for zone in (z for z in move.zones if z.id in growing):
                 await self._capacity.grow(move.job(zone), zone, scaled_by(move.state)[zone.id].now)
             return NotYet(f"{why}; it takes more instances, or fewer users")
 

@@ -142,3 +142,12 @@ def test_i3_a_region_that_has_become_too_small_is_made_larger_before_the_step_th
     assert [1, 2, 1, 2, 1, 2] == made
     assert IN_STEPS == [step for step in weights(result) if not step.endswith("=0")][:3]
     assert ([], 0.0) == ([v for v in result.violations if v.rule == "I3"], result.harmed.get("overload", 0.0))
+
+
+def test_i2_a_region_that_is_made_larger_is_not_sick_while_its_instances_boot() -> None:
+    """They took longer than a verification may, and it was sent out again."""
+    physics = replace(BUSY.physics, boot_s=45.0)
+    orders = (LEAVES, RegionOrder(100.0, "return", AZURE))
+    result, made = shrunk(replace(BUSY, users_rps=260.0, physics=physics, region_orders=orders))
+    assert [1, 2, 1, 2, 1, 2] == made
+    assert [f"{AWS}=100 {AZURE}=0", *IN_STEPS] == weights(result)[:4]
