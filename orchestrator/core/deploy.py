@@ -119,10 +119,10 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         return _order(state, facts.orders[0])
     if state.status is not RunStatus.ACTIVE or facts.killed:
         return None
-    active = state.active_zone()
+    active, frozen = state.active_zone(), facts.frozen and "I14" not in state.overrides
     if active is not None:
         not_left = active.state is _Z.PREPARING and (active.changed or not active.touched)
-        if facts.frozen and state.course is Course.FORWARD and not_left:
+        if frozen and state.course is Course.FORWARD and not_left:
             return None  # I14: it has not left yet, and does not while the freeze lasts.
         return None if active.state in HELD else Effect(EFFECT_OF[active.state], active.zone, {"step": active.step})
     following = state.next_zone()
@@ -130,7 +130,7 @@ def decide(state: DeployState, facts: Facts) -> Effect | Event | None:
         return Event(f"complete-{state.course}", evidence=f"every zone is where the {state.course} wants it")
     if state.suspended:
         return Event(R.COMPLETE_SUSPEND, evidence=state.reason)
-    if facts.frozen and state.course is Course.FORWARD and "I14" not in state.overrides:
+    if frozen and state.course is Course.FORWARD:
         return None  # I14: a freeze starts no further zone; the one that was out has been brought back first.
     return Effect("admit", following.zone)
 

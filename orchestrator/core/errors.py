@@ -47,6 +47,10 @@ class Transient(FailoutError):
         self.retry_after_s = retry_after_s
 
 
+class StoreAway(Transient):
+    """The state cannot be read or written now. Whoever carries a run waits for it: no effect has failed."""
+
+
 class Denied(FailoutError):
     """Credentials are missing, expired or lack a permission. A person must act; retrying will not help."""
 

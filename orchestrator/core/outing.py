@@ -132,10 +132,11 @@ def decide(state: OutingState, facts: Facts) -> Effect | Event | None:
     # The kill switch stops what no person asked for: drills, and returns that only a clock asks for (I14).
     if state.paused or state.stage in HELD or (facts.killed and state.ask.asker is not Asker.PERSON):
         return None
-    if state.ask.mode is Mode.DRAIN and state.stage in NOT_YET_LEFT and facts.now >= state.ask.expires_at:
+    if state.stage in NOT_YET_LEFT and facts.now >= state.ask.expires_at:
         # It waited for another zone, or for capacity, longer than it was to be out.
         late = f"expired at {state.ask.expires_at:%H:%M:%S} UTC before it left (I8)"
-        return Event(NOT_YET_LEFT[state.stage], state.zone, late)
+        evacuates = state.ask.mode is Mode.EVACUATE
+        return Event(_E.RESTORE if evacuates else NOT_YET_LEFT[state.stage], state.zone, late)
     if facts.frozen and state.stage is Stage.PREPARING and state.ask.asker is Asker.DRILL:
         return Event(_E.UNPREPARED, state.zone, "refused by I14: a freeze is on, and no drill takes a zone out")
     if state.stage is Stage.WAITING:
@@ -164,8 +165,11 @@ def _time_to_return(state: OutingState, now: datetime) -> Event | None:
 
 
 def _alarm(state: OutingState, now: datetime) -> Effect | None:
-    """I8: a zone that is out is told of at 80 % of its time, at its end, and every quarter of an hour from then on."""
-    if state.stage is Stage.WAITING:
+    """I8: a zone that is out is told of at 80 % of its time, at its end, and every quarter of an hour from then on.
+
+    So is one that waits to be evacuated: somebody believes that its users are rid of it.
+    """
+    if state.stage is Stage.WAITING and state.ask.mode is Mode.DRAIN:
         return None
     lasts = state.ask.expires_at - state.began
     if now >= state.ask.expires_at + timedelta(seconds=state.alarms * ALARM_EVERY_S):
@@ -285,7 +289,7 @@ def _after(state: OutingState, kind: OutingEvent, event: Event, now: datetime) -
         case _E.DEAD | _E.SOUND:
             return replace(moved, dead=kind is _E.DEAD, contested=kind is _E.DEAD, reason=state.ask.reason)
         case _E.EVACUATE:
-            ask = replace(state.ask, mode=Mode.EVACUATE)
+            ask = _waived(replace(state.ask, mode=Mode.EVACUATE), event)
             return replace(moved, ask=ask, sound=False, calling_off=False, step=0)
         case _E.UNHEALTHY | _E.INCONCLUSIVE:
             return replace(moved, sound=False, sick=True, step=0, reason=event.evidence)

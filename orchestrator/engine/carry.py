@@ -34,9 +34,10 @@ class Performer(Protocol[S_contra]):
         """Perform `effect` (idempotent) and return what came of it.
 
         A failure is an event too: Denied, Rejected, NoCapacity, Refused and a Transient beyond its budget are returned
-        as events the machine knows. A long effect asks `interrupted()` between its steps (it costs one small read), stops
-        early when the machine would do something else by now (an order, a switch, a time), and returns the event that says so. `fence.check()` comes
-        right before each write; its StaleCarrier is not caught.
+        as events the machine knows. StoreAway is raised: the loop waits, and performs the effect again. A long effect
+        asks `interrupted()` between its steps (it costs one small read), stops early when the machine would do something
+        else by now (an order, a switch, a time), and returns the event that says so. `fence.check()` comes right before
+        each write; its StaleCarrier is not caught.
         """
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from math import ceil
 
-from orchestrator.core.errors import Bug, Refused, Rejected, StaleCarrier, Transient
+from orchestrator.core.errors import Bug, Refused, Rejected, StaleCarrier, StoreAway
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine.codec import instant_text, text_of
 from orchestrator.engine.ports import AuditEntry, Lease, Run, Usual
@@ -98,6 +98,6 @@ def check_traffic(
     if stored_version and desired.fence not in live_fences:
         raise StaleCarrier(f"traffic of {service} is not for fence {desired.fence} to change: that lease is gone")
     if stored_version != expected_version:
-        raise Transient(f"traffic of {service} is at version {stored_version}, not {expected_version}: read it again")
+        raise StoreAway(f"traffic of {service} is at version {stored_version}, not {expected_version}: read it again")
     if desired.version <= stored_version:
         raise Bug(f"traffic of {service} must grow beyond version {stored_version}, not to {desired.version}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.core.errors import FailoutError, Rejected, Transient
+from orchestrator.core.errors import FailoutError, Rejected, StoreAway
 
 EXECUTOR: Final = 0x6661_696C  # The classes of our advisory locks in PostgreSQL: live executors,
 SERVER: Final = 0x7365_7276  # and those of them that are `failout serve`, which new runs are left to.
@@ -135,12 +135,12 @@ def sqlite_errors(file: Path) -> Iterator[None]:
 
 
 def sqlite_failure(file: Path, error: BaseException) -> FailoutError:
-    """Transient when waiting or freeing space helps, else Rejected."""
+    """StoreAway when waiting or freeing space helps, else Rejected."""
     told = str(error)
     if "locked" in told or "busy" in told:
-        return Transient(f"state {file} is busy: {told}")
+        return StoreAway(f"state {file} is busy: {told}")
     if "disk is full" in told or "disk I/O error" in told:
-        return Transient(f"state {file} cannot be written: {told}; free some space, then run again with --resume")
+        return StoreAway(f"state {file} cannot be written: {told}; free some space, then run again with --resume")
     if "readonly" in told or "unable to open" in told:
         return Rejected(f"state {file} cannot be written: {told}")
     if "not a database" in told or "malformed" in told:

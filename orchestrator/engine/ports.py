@@ -173,7 +173,7 @@ class AuditEntry:
 class Store(Protocol):
     """Rows of runs, leases, orders, traffic. `now` is always given: the store reads no clock.
 
-    Any method may raise Transient (busy, connection lost, disk full) or Rejected (unreadable, read-only).
+    Any method may raise StoreAway (busy, connection lost, disk full) or Rejected (unreadable, read-only).
     """
 
     async def create_run(
@@ -225,7 +225,7 @@ class Store(Protocol):
     async def save_traffic(self, service: str, desired: DesiredTraffic, expected_version: int) -> None:
         """Write the document if it still is at `expected_version` (0: there is none).
 
-        Raise Transient when it moved on (read again), StaleCarrier unless `desired.fence` is a lease's that is held now
+        Raise StoreAway when it moved on (read again), StaleCarrier unless `desired.fence` is a lease's that is held now
         (the first document is free).
         """
 

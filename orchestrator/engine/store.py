@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from orchestrator.core.errors import Bug, NotFound, Rejected, Transient
+from orchestrator.core.errors import Bug, NotFound, Rejected, StoreAway
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.proof import Proof
 from orchestrator.core.proof import dump as dump_proof
@@ -244,7 +244,7 @@ class SqlStore:
             try:
                 connection.execute(insert(table).values(service=service, **row))
             except IntegrityError as error:
-                raise Transient(f"traffic of {service} was just written by another process: read it again") from error
+                raise StoreAway(f"traffic of {service} was just written by another process: read it again") from error
 
     @_threaded
     def set_switch(self, service: str, name: SwitchName, *, on: bool, author: str, reason: str, now: datetime) -> None:
@@ -426,10 +426,10 @@ class SqlStore:
             if self._place.file:
                 raise sqlite_failure(self._place.file, origin) from error
             if isinstance(error, OperationalError | InterfaceError):
-                raise Transient(f"state database: {str(origin).splitlines()[0]}") from error
+                raise StoreAway(f"state database: {str(origin).splitlines()[0]}") from error
             raise
         except PoolTimeout as error:
-            raise Transient("state database: every connection is in use") from error
+            raise StoreAway("state database: every connection is in use") from error
 
 
 def _reader(place: Place) -> Engine | None:

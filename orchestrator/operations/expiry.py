@@ -56,12 +56,14 @@ class Expiries:
     async def _act(self, lease: Lease, run: Run, now: datetime) -> str:
         """Do what policy says, once a lease, whatever process watches it."""
         kind, args = ORDER_OF[self._policy.on_expiry], {"fence": lease.fence}
-        pending = (await self._store.pending(run.id)).orders
+        pending = await self._store.pending(run.id)
         past = await self._store.events(run.id)
-        if any(o.args == args for o in pending) or any(dict(r.event.args) == args for r in past):
+        if any(o.args == args for o in pending.orders) or any(dict(r.event.args) == args for r in past):
             return f"{kind} was ordered, the run is {run.status}"
         if self._policy.on_expiry is OnExpiry.HOLD and run.status != "active":
             return f"the run is {run.status} and waits for a person"
+        if self._policy.on_expiry is OnExpiry.RESTORE and pending.killed:
+            return f"{kind} is not ordered, for the kill switch is on (I14)"  # The next page looks again.
         why = f"I8: {lease.zone} is out for longer than allowed"
         try:
             await self._store.post_order(run.id, kind, author=AUTHOR, reason=why, now=now, args={"fence": lease.fence})

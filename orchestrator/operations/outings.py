@@ -130,7 +130,8 @@ async def _again(store: Store, run: Run, ask: Ask, now: datetime) -> Run:
         until: dict[str, Json] = {"expires_at": ask.expires_at.isoformat(), "on_expiry": str(ask.on_expiry)}
         await store.post_order(run.id, OutingEvent.TAKE_OVER, author=ask.author, reason=ask.reason, now=now, args=until)
     if speeds_up:
-        await store.post_order(run.id, OutingEvent.EVACUATE, author=ask.author, reason=ask.reason, now=now)
+        named: dict[str, Json] = {"overrides": list(ask.overrides)} if ask.overrides else {}
+        await store.post_order(run.id, OutingEvent.EVACUATE, author=ask.author, reason=ask.reason, now=now, args=named)
     if takes_over or speeds_up:
         return run
     why = f"{ask.zone} is {has.stage} already: {run.kind} {run.id} of {run.author}, {run.reason}"

@@ -12,7 +12,7 @@ from enum import StrEnum
 from random import Random
 from typing import TypeVar
 
-from orchestrator.core.errors import Denied, Transient
+from orchestrator.core.errors import Denied, StoreAway, Transient
 from orchestrator.ports import Fence
 from orchestrator.sim.scheduler import Process, Scheduler, SimClock
 
@@ -42,6 +42,7 @@ WRITE_FAULTS = (Fault.DUPLICATE, Fault.HALF_WAY, Fault.KILL_INSIDE)
 READ_FAULTS = (Fault.STALE,)
 _NO_ANSWER = frozenset({Fault.NOT_DONE, Fault.LOST_REPLY, Fault.THROTTLED, Fault.CUT_OFF, Fault.ONE_WAY, Fault.DENIED})
 _NOT_ARRIVED = frozenset({Fault.NOT_DONE, Fault.THROTTLED, Fault.CUT_OFF, Fault.DENIED})
+STATE = "state"  # what a cut is of where nobody reaches the store
 _CLOUDS = ("fleet.", "traffic.", "dns.")
 _IN_THE_MIDDLE = frozenset({Fault.HALF_WAY, Fault.KILL_INSIDE})
 
@@ -185,13 +186,24 @@ class Wire:
         """Let the work itself take its time."""
         await self._clock.sleep(seconds)
 
+    def reach_state(self) -> None:
+        """Before a read of the state file, which takes no time either."""
+        self.process.check()
+        if STATE in self.faults.cuts:
+            self.faults.count(Fault.CUT_OFF)
+            raise StoreAway(f"the state cannot be reached ({Fault.CUT_OFF})")
+
     async def instant(self, name: str, act: Callable[[], Awaitable[T]]) -> T:
         """A call that takes no time (the state file): the process may die right before it, and right after."""
-        fault = self._enter(name, "", write=True)
+        fault = self._enter(name, STATE, write=True)
         if fault is Fault.STALL:
             await self._travel(fault)
+        if fault in _NOT_ARRIVED:
+            raise StoreAway(f"{name}: {fault} (injected)")
         done = await act()
         self._leave(fault)
+        if fault is Fault.LOST_REPLY:
+            raise StoreAway(f"{name}: {fault} (injected)")
         return done
 
 

@@ -12,7 +12,7 @@ from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 from orchestrator.engine.ports import SwitchName
 from orchestrator.operations.outings import OVERRIDABLE
 from orchestrator.operations.regions import OVERRIDABLE as REGION_OVERRIDABLE
-from orchestrator.sim.faults import Fault
+from orchestrator.sim.faults import STATE, Fault
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.signals import SIGNALS, SignalTurn
@@ -64,7 +64,7 @@ class Switching:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The orchestrator cannot reach a region: its clouds' APIs and its agent. `one_way`: only answers are lost."""
+    """The orchestrator cannot reach a region: its clouds' APIs and its agent. `one_way`: only answers are lost. Or its STATE."""
 
     at_s: float
     region: str
@@ -204,7 +204,16 @@ def swarm(seed: int) -> Scenario:
         scenario = replace(scenario, zone_orders=_draw_outings(random, zones))
     scenario = _draw_rare(random, scenario) if random.random() < 0.3 else scenario
     scenario = _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
+    scenario = _draw_away(Random(f"{seed} state"), scenario)
     return _draw_regions(Random(f"{seed} regions"), _draw_hands(Random(f"{seed} reconciler"), scenario))
+
+
+def _draw_away(random: Random, scenario: Scenario) -> Scenario:
+    """The store is restarted, or its disk is full for a while: shorter than a carrier is patient."""
+    if random.random() >= 0.1:
+        return scenario
+    cut = Cut(random.uniform(0, 200), STATE, random.uniform(0.2, 30.0))
+    return replace(scenario, cuts=(*scenario.cuts, cut))
 
 
 def _draw_blows(random: Random, scenario: Scenario, zones: list[str]) -> Scenario:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.sim.faults import Fault
+from orchestrator.sim.faults import STATE, Fault
 from orchestrator.sim.history import History
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.scenario import BRISK, Cut, Scenario, Strike
 from orchestrator.sim.truth import WELL, Blow, Physics
-from orchestrator.sim.written import BLOWS, CUTS, DEATHS, DRILLS
+from orchestrator.sim.written import BLOWS, CUTS, DEATHS, DRILLS, STATE_AWAY
 
 _LISTS = (
     "strikes",
@@ -222,7 +222,8 @@ def _strike(strike: Strike) -> str:
 
 
 def _cut(cut: Cut) -> str:
-    return f"{CUTS[cut.one_way].replace('REGION', cut.region)} for {_n(cut.seconds)} s"
+    says = STATE_AWAY if cut.region == STATE else CUTS[cut.one_way].replace("REGION", cut.region)
+    return f"{says} for {_n(cut.seconds)} s"
 
 
 def _region_order(order: RegionOrder) -> str:

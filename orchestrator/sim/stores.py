@@ -31,7 +31,7 @@ class SimStore:
         call = f"store.{name}"
 
         def read(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - the store's own coroutine
-            wire.process.check()
+            wire.reach_state()
             return method(*args, **given)
 
         def write(*args: Any, **given: Any) -> Any:  # noqa: ANN401

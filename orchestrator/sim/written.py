@@ -17,7 +17,7 @@ from orchestrator.core.deploy_table import RunStatus
 from orchestrator.core.policy import DeployPolicy, OnExpiry
 from orchestrator.core.topology import Topology
 from orchestrator.operations.outings import OVERRIDABLE
-from orchestrator.sim.faults import Fault
+from orchestrator.sim.faults import STATE, Fault
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
@@ -147,11 +147,13 @@ BLOWS = {
     Blow.SLOW: "slow zone ZONE",
 }
 CUTS = {False: "cut off region REGION", True: "lose all answers of region REGION"}
+STATE_AWAY = "lose the state"
 DEATHS = {Fault.KILL_BEFORE: "kill the orchestrator", Fault.STALL: "stop the orchestrator for a while"}
 _EXPIRING = "for SECONDS s then EXPIRY"
 FORMS: tuple[_Form, ...] = (
     *(_blow(says, blow) for blow, says in BLOWS.items()),
     *(_cut(says, one_way=one_way) for one_way, says in CUTS.items()),
+    _Form(f"{STATE_AWAY} for SECONDS s", lambda at_s, said: ("cuts", Cut(at_s, STATE, float(said["SECONDS"])))),
     _Form("load is NUMBER", lambda at_s, said: ("loads", (at_s, float(said["NUMBER"])))),
     _Form("the clock is SECONDS s off", lambda at_s, said: ("jumps", (at_s, float(said["SECONDS"])))),
     *(_Form(says, lambda at_s, _said, fault=fault: ("deaths", (at_s, fault))) for fault, says in DEATHS.items()),  # type: ignore[misc]

@@ -166,7 +166,8 @@ class Capacity:
 
         A rule that a person has overridden is put to the test too, so that what it would have said is told. `may_scale`
         False: the survivors have no room, or the global tier moves load already. `in_hand`: the run has the zone already, so
-        that where it is off steady, others that left beside it later do not keep it from going back; they carry nothing.
+        that where it is off steady, others that left beside it later do not keep it from going back. They carry no more
+        than their part.
         """
         topology, policy = job.world.topology, job.policy
         loads = dict(await self._gauge.loads(policy.load_window_s))
@@ -175,22 +176,23 @@ class Capacity:
         if job.zone.id not in loads and own is not None and own.total and not own.healthy:
             # Dead by its agent and by its load balancer: it carries nobody, and may be rolled forward to the fix (I13).
             loads[job.zone.id] = ZoneLoad(job.zone.id, 0.0, own.total, 0)
-        waived, beside = [], set[str]()
+        waived, asked = [], seen
+        off = {z for z, s in seen.items() if z != job.zone.id and s.placement is not Placement.STEADY}
         if in_hand and own is not None and own.placement is not Placement.STEADY:
-            beside = {z for z, s in seen.items() if z != job.zone.id and s.placement is not Placement.STEADY}
-            seen = {z: s for z, s in seen.items() if z not in beside}
+            asked = {z: s for z, s in seen.items() if z not in off}
         for refusal in (
-            refuse_second_zone_out(job.zone.id, seen),
-            refuse_absent_survivors(job.zone.id, seen),
+            refuse_second_zone_out(job.zone.id, asked),
+            refuse_absent_survivors(job.zone.id, asked),
             refuse_unsound_survivors(job.zone.id, loads, topology, policy.gate),
-            refuse_beside_one_on_its_way(job.zone.id, seen, loads),
+            refuse_beside_one_on_its_way(job.zone.id, asked, loads),
         ):
             if refusal is not None and refusal.rule not in job.overrides:
                 return refusal
             waived += [overridden(refusal)] if refusal else []
-        loads |= {z: ZoneLoad(z, loads[z].rps, loads[z].instances, 0) for z in beside & loads.keys()}
+        loads = carrying(loads, seen, {job.zone.id})
         # More of what is out would carry nothing.
-        plan = await self._plan(job, loads, may_scale=may_scale and not beside)
+        room = not off & {neighbour.id for neighbour in job.neighbours}
+        plan = await self._plan(job, loads, may_scale=may_scale and room)
         if isinstance(plan, Refusal):
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads

@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_table import E
-from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, StoreAway, Transient
 from orchestrator.core.machine import Effect, Event
 from orchestrator.ports import Fence, Notice
 from orchestrator.workflows.capacity import Capacity
@@ -55,7 +55,7 @@ class DeployPerformer:
         }
 
     async def perform(self, state: DeployState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
-        """Do `effect` and say what came of it. Only StaleCarrier and Bug are raised; every other failure is an event."""
+        """Do `effect` and say what came of it. Only StaleCarrier, StoreAway and Bug are raised; every other failure is an event."""
         if effect.zone is None:
             raise Bug(f"effect {effect.kind} names no zone")
         zone = self._world.topology.zone(effect.zone)
@@ -66,6 +66,8 @@ class DeployPerformer:
             event = await self._effects[effect.kind](job)
         except Refused as refused:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"refused by {refused.rule}: {refused.reason}")
+        except StoreAway:
+            raise
         except (Denied, Rejected, NoCapacity, Transient) as error:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"{type(error).__name__.lower()}: {error}")
         await self._notify(state, event)

@@ -10,12 +10,12 @@ from typing import Final
 from msgspec import structs
 
 from orchestrator.core.deploy_table import E
-from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, StoreAway, Transient
 from orchestrator.core.guards import refuse_second_zone_out
 from orchestrator.core.health import InstanceProbe, Verdict, judge_fleet
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.outing import OutingState
-from orchestrator.core.outing_table import OutingEvent
+from orchestrator.core.outing_table import OutingEvent, Stage
 from orchestrator.core.topology import Zone
 from orchestrator.core.traffic import OUT, STEADY, Placement, dump_steps, matches, parse_steps
 from orchestrator.ports import Fence, FleetSeen, Notice, Peer
@@ -66,7 +66,7 @@ class OutingPerformer:
         }
 
     async def perform(self, state: OutingState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
-        """Do `effect` and say what came of it. Only StaleCarrier and Bug are raised; every other failure is an event."""
+        """Do `effect` and say what came of it. Only StaleCarrier, StoreAway and Bug are raised; every other failure is an event."""
         if effect.kind in {"warn", "alarm"}:
             return await self._tell_of_time(state, effect.kind)
         if effect.kind not in self._effects:
@@ -77,6 +77,8 @@ class OutingPerformer:
             event = await self._effects[effect.kind](job)
         except Refused as refused:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"refused by {refused.rule}: {refused.reason}")
+        except StoreAway:
+            raise
         except _TROUBLE as error:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"{type(error).__name__.lower()}: {error}")
         level = next((level for kind, level in _LEVELS.items() if kind == event.kind), None)
@@ -268,13 +270,14 @@ class OutingPerformer:
     async def _tell_of_time(self, state: OutingState, kind: str) -> Event:
         until = f"{state.ask.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         since = f"taken out by {state.ask.author}: {state.ask.reason}"
-        if kind == "warn":
-            evidence, happened = f"{state.zone} is to be back at {until}; {since}", OutingEvent.WARNED
-        else:
-            evidence, happened = (
-                f"{state.zone} should be back since {until} and is {state.stage}; {since}",
-                OutingEvent.ALARMED,
-            )
+        warned, late = f"is to be back at {until}", f"should be back since {until} and is {state.stage}"
+        next_command = f"failout zone restore {state.zone}"
+        if state.stage is Stage.WAITING:
+            since = f"evacuation asked for by {state.ask.author}: {state.ask.reason}; {state.note}"
+            warned, late = f"has not left, and does not after {until}", f"has not left by {until}, and does not now"
+            next_command = f"failout zone evacuate {state.zone} --override I1   (or restore: it stays)"
+        evidence = f"{state.zone} {warned if kind == 'warn' else late}; {since}"
+        happened = OutingEvent.WARNED if kind == "warn" else OutingEvent.ALARMED
         level = "warning" if kind == "warn" else "page"
         await self._notify(
             level,
@@ -282,7 +285,7 @@ class OutingPerformer:
             "expires" if kind == "warn" else "expired",
             evidence,
             "I8",
-            f"failout zone restore {state.zone}",
+            next_command,
         )
         return Event(happened, state.zone, evidence)
 

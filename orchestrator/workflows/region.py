@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from orchestrator.core.deploy_table import E
-from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, StoreAway, Transient
 from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
@@ -75,12 +75,14 @@ class RegionPerformer:
         }
 
     async def perform(self, state: RegionState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
-        """Do `effect` and say what came of it. Only StaleCarrier and Bug are raised; every other failure is an event."""
+        """Do `effect` and say what came of it. Only StaleCarrier, StoreAway and Bug are raised; every other failure is an event."""
         move = Move(self._world, state, fence, interrupted)
         try:
             event = await self._effects[effect.kind](move)
         except Refused as refused:
             event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=f"refused by {refused.rule}: {refused.reason}")
+        except StoreAway:
+            raise
         except (Denied, Rejected, NoCapacity, Transient) as error:
             told_ = f"{type(error).__name__.lower()}: {error}"
             event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=told_)

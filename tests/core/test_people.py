@@ -146,6 +146,17 @@ def test_i4_a_person_may_name_a_rule_that_the_run_skips_from_here_on(kind: str) 
     assert ("I2",) == apply(held, event, explore.NOW).overrides
 
 
+def test_i4_a_deploy_that_may_go_under_a_freeze_lets_its_zone_leave_too() -> None:
+    """It was admitted, and then prepared for as long as the freeze lasted, with the lease in hand."""
+    args = {"undo": {}, "version": "v1", "sound": True, "steps": explore.STEPS}
+    admitted = Event(E.ADMITTED, "a", "", args)
+    state = apply(replace(explore.start(), overrides=("I14",)), admitted, explore.NOW)
+    asked = decide(state, Facts(explore.NOW, frozen=True))
+    assert isinstance(asked, Effect)
+    assert "prepare" == asked.kind
+    assert decide(replace(state, overrides=()), Facts(explore.NOW, frozen=True)) is None
+
+
 def test_i14_a_freeze_keeps_a_zone_that_has_come_back_and_was_to_leave_again() -> None:
     """A rollback had taken it up, and a retarget under the freeze let it go. Seed 1796031756883."""
     began = explore.start()

@@ -113,3 +113,15 @@ def test_only_the_process_that_carries_the_run_speaks() -> None:
     bench = Bench()
     bench.watcher = bench.watch("another")
     assert [] == bench.levels(100, 500)
+
+
+def test_i14_while_the_kill_switch_is_on_no_abort_is_ordered_until_a_later_look() -> None:
+    """The run took it, for orders are a person's: its whole course was an abort from then on."""
+    bench = Bench(DeployPolicy(on_expiry=OnExpiry.RESTORE))
+    do(bench.store.set_switch("gates", "kill", on=True, author="ada", reason="stop", now=NOW))
+    bench.levels(100)
+    assert [] == bench.orders()
+    assert "abort is not ordered, for the kill switch is on (I14)" in bench.ears.heard[-1].evidence
+    do(bench.store.set_switch("gates", "kill", on=False, author="ada", reason="go on", now=NOW))
+    bench.levels(125)
+    assert ["abort"] == bench.orders()

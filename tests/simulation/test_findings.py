@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.sim.faults import Fault
+from orchestrator.sim.faults import STATE, Fault
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Command, Cut, Scenario, Strike, Switching, good_deploy, make_topology
+from orchestrator.sim.scenario import BRISK, Command, Cut, Scenario, Strike, Switching, good_deploy, make_topology
 from orchestrator.sim.truth import Blow, Physics
 
 AWS, AZURE = "aws/us-east-1", "azure/eastus"
@@ -240,3 +240,32 @@ def test_a_zone_does_not_leave_on_guards_that_were_asked_before_another_left(at_
 
 def steps(result: Result) -> list[tuple[str, str]]:
     return [(h.what, str(h.args["step"])) for h in result.trace if h.kind == "log" and "step" in h.args]
+
+
+@pytest.mark.parametrize("way_back", [False, True], ids=["out", "at its first step"])
+def test_i3_a_zone_that_is_out_or_on_its_way_back_counts_as_what_it_carries_where_i1_is_overridden(
+    way_back: bool,
+) -> None:
+    """It was counted whole: 266 requests a second over three zones, where two were in. Thousands failed."""
+    a, b = f"{AWS}a", f"{AWS}b"
+    rules = ("I1",) if way_back else ("I1", "I2")
+    orders = [
+        ZoneOrder(2.0, "evacuate" if way_back else "drain", a, 300.0),
+        ZoneOrder(50.0, "drain", b, 300.0, overrides=rules),
+    ]
+    orders[1:1] = [ZoneOrder(30.0, "restore", a)] if way_back else []
+    policy = replace(BRISK, ramp_step_s=60.0)
+    scene = replace(good_deploy(), topology=make_topology({AWS: 4}), users_rps=260.0, deploy_at_s=400.0, policy=policy)
+    result = simulate(1, replace(scene, zone_orders=tuple(orders)))
+    refused = [h.args["evidence"] for h in result.trace if h.what == "refused" and h.args.get("zone") == b]
+    assert ["over 240/s"] == [told[told.index("over") :][:10] for told in refused]
+    assert 0.0 == sum(result.harmed.values())
+
+
+@pytest.mark.parametrize("seconds", [0.5, 25.0])
+def test_i11_whatever_a_deploy_does_when_the_state_is_lost_for_a_while_it_goes_on(seconds: float) -> None:
+    """A write that was refused between two looks held the run for a person, as if an effect had failed."""
+    for at_s in range(1, 60, 5):
+        result = simulate(1, replace(good_deploy(), cuts=(Cut(at_s + 0.33, STATE, seconds),)))
+        held = [h.what for h in result.trace if h.what in {"stuck", "unprepared", "refused", "carrier-gave-up"}]
+        assert ("succeeded", (), [], 0.0) == (result.status, result.violations, held, sum(result.harmed.values())), at_s

@@ -200,6 +200,34 @@ def test_a_zone_that_fails_on_its_way_back_is_emptied_at_once_and_pages() -> Non
     assert 1 < len(service.outing(run).steps)
 
 
+def test_i8_an_evacuation_that_waits_until_it_expires_is_told_and_withdrawn() -> None:
+    """It said nothing, and was carried out hours later, of a zone that was well by then."""
+    service = Service()
+    first = service.take_out(AWS)
+    service.until_status(first, "out")
+    waits = service.take_out(AZURE, EVACUATE)
+    service.wait(3610.0)
+    told = [n for n in service.notices if n.zone == AZURE]
+    assert [("warning", "expires", "I8"), ("page", "expired", "I8")] == [(n.level, n.what, n.rule) for n in told]
+    assert f"{AZURE} has not left by 2030-01-01 01:00:" in told[1].evidence
+    assert f"run {first} has {AWS}" in told[1].evidence
+    assert f"failout zone evacuate {AZURE} --override I1" in str(told[1].next_command)
+    service.restore(AWS)
+    service.wait(60.0)
+    assert (Stage.WITHDRAWN, 1.0) == (service.stage(waits), pytest.approx(service.presence(AZURE)))
+
+
+def test_i4_an_evacuation_that_waits_goes_when_it_is_asked_for_again_with_the_rule_overridden() -> None:
+    service = Service()
+    service.until_status(service.take_out(AWS), "out")
+    waits = service.take_out(AZURE, EVACUATE)
+    service.wait(20.0)
+    assert Stage.WAITING == service.stage(waits)
+    assert waits == service.take_out(AZURE, EVACUATE, overrides=("I1",))
+    service.until_status(waits, "out", within_s=30.0)
+    assert ("I1",) == service.outing(waits).ask.overrides
+
+
 def test_i14_a_freeze_refuses_a_drain_and_no_evacuation_and_no_restore() -> None:
     service = Service()
     now_(turn(service.store, "gates", "freeze", on=True, author="bob", reason="sale", now=service.now()))
