@@ -48,6 +48,7 @@ class M(StrEnum):
     MOVED = "moved"
     EMPTIED = "emptied"
     VERIFIED = "verified"
+    SERVES = "serves"  # It never left: to take it back in steps would take its users away first (I3, I4).
     STEP_PASSED = "step-passed"
     LAST_STEP_PASSED = "last-step-passed"
     UNHEALTHY = "unhealthy"
@@ -101,6 +102,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[M, Phase]]] = {
     _P.OUT: {M.EXPIRED: _P.OUT, M.INTERRUPTED: _P.OUT, M.EVACUATE: _P.OUT, M.RETURN: _P.VERIFYING},
     _P.VERIFYING: {
         M.VERIFIED: _P.RETURNING,
+        M.SERVES: _P.SETTLING,
         M.UNHEALTHY: _P.HELD_OUT,
         M.INCONCLUSIVE: _P.HELD_OUT,
         M.STUCK: _P.HELD_OUT,
@@ -152,7 +154,7 @@ _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 
 @dataclass(frozen=True, slots=True)
 class RegionState:
-    """`weights`: the global tier while they are out. `scaled`: survivor -> {from, to}, to be put back.
+    """`weights`: the global tier while they are out. `scaled`: zone -> {from, to, minimum}, to be put back.
 
     `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
     of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.
@@ -279,8 +281,11 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.STEP_PASSED:
             return replace(moved, step=moved.step + 1)
         case M.VERIFIED:
-            return replace(moved, step=0)
-        case M.UNPREPARED:
+            steps, scaled = event.args.get("steps"), event.args.get("scaled")
+            assert scaled is None or isinstance(scaled, dict)
+            planned = moved.steps if steps is None else parse_steps(steps)
+            return replace(moved, step=0, steps=planned, scaled=moved.scaled if scaled is None else scaled)
+        case M.UNPREPARED | M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.RETURN:
             return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)

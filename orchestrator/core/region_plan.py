@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
 from orchestrator.core.guards import (
     WEIGHT_MAX,
@@ -84,8 +84,47 @@ def plan_regions(
     return Refusal("I3", f"{sums}: {total - sum(room.values()):.0f}/s too much")
 
 
+def refuse_return(
+    regions: Collection[str],
+    weights: Mapping[str, int],
+    loads: Mapping[str, ZoneLoad],
+    topology: Topology,
+    *,
+    max_utilisation: float,
+) -> Refusal | None:
+    """I3 before restoring: each of `regions` carries what `weights` give it, or is at least used less than the others are now.
+
+    As for a zone (ADR 6), a load that rose meanwhile refuses no return that lowers it. What nobody hears carries nothing.
+    """
+    total, whole = sum(load.rps for load in loads.values()), sum(weights.values()) or 1
+    others = [r for r in topology.regions if r.id not in regions]
+    worst = max((_used(sum(loads[z.id].rps for z in r.zones if z.id in loads), r, loads) for r in others), default=0.0)
+    for region in topology.regions:
+        part = total * weights.get(region.id, 0) / whole
+        used = _used(part, region, loads)
+        if region.id in regions and used > max_utilisation and used >= worst:
+            told = f"{part:.0f}/s over {_capacity(region, loads):.0f}/s is {used:.2f}, allowed {max_utilisation:.2f}"
+            return Refusal("I3", f"{region.id} with the users of this step: {told}")
+    return None
+
+
+def sizes_on_return(
+    regions: Collection[str], loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float
+) -> Mapping[str, int]:
+    """Zone -> instances, of those of `regions` that are too small for their usual part of all users; none where it would be too many."""
+    total, whole = sum(load.rps for load in loads.values()), sum(r.weight for r in topology.regions) or 1
+    back = [r for r in topology.regions if r.id in regions and all(z.id in loads for z in r.zones)]
+    short = [r for r in back if total * r.weight / whole > max_utilisation * _capacity(r, loads)]
+    return _scale(short, {r.id: total * r.weight / whole for r in short}, loads, max_utilisation)
+
+
+def _used(rps: float, region: Region, loads: Mapping[str, ZoneLoad]) -> float:
+    capacity = _capacity(region, loads)
+    return rps / capacity if capacity else inf if rps else 0.0
+
+
 def _capacity(region: Region, loads: Mapping[str, ZoneLoad]) -> float:
-    return sum(z.rps_per_instance * loads[z.id].healthy for z in region.zones)
+    return sum(z.rps_per_instance * loads[z.id].healthy for z in region.zones if z.id in loads)
 
 
 def _scale(
@@ -110,6 +149,12 @@ def usual_weights(topology: Topology) -> dict[str, int]:
 
 def usual_weights_without(leaving: Collection[str], topology: Topology) -> dict[str, int]:
     return {region: 0 if region in leaving else weight for region, weight in usual_weights(topology).items()}
+
+
+def gets_less(regions: Collection[str], weights: Mapping[str, int], than: Mapping[str, int]) -> bool:
+    """One of `regions` gets a smaller part of all users by `weights` than by the weights `than`."""
+    here, there = sum(weights.values()) or 1, sum(than.values()) or 1
+    return any(weights.get(r, 0) * there < than.get(r, 0) * here for r in regions)
 
 
 def weights_at(share: float, out: Mapping[str, int], usual: Mapping[str, int]) -> dict[str, int]:

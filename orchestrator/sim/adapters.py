@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
+from zlib import crc32
 
 from orchestrator.core.errors import NoCapacity, Rejected, Transient
 from orchestrator.core.health import LATENCY_BOUNDS_MS, Counters, InstanceProbe, Synthetic
@@ -369,7 +370,7 @@ class SimAgent:
         for box in self._reach(peers):
             requests = int(box.requests)
             slow = min(int(box.slow_requests), requests) if box.slow_requests else 0
-            counters[box.id] = _counted(requests, int(box.errors), slow)
+            counters[box.id] = _counted(requests, int(box.errors), slow, crc32(box.id.encode()) % 20)
         return counters
 
     async def synthesize(self, peers: Sequence[Peer], requests: int, timeout_s: float) -> Synthetic:
@@ -407,13 +408,17 @@ def _about(peers: Sequence[Peer]) -> str:
     return ",".join([peer.id for peer in peers])
 
 
-@lru_cache(maxsize=256)  # Instances that share a load evenly have counted the same.
-def _counted(requests: int, errors: int, slow: int) -> Counters:
-    """Put requests into the buckets that a well and a slow one fall into."""
+@lru_cache(maxsize=2048)  # Instances that share a load evenly have counted the same.
+def _counted(requests: int, errors: int, slow: int, phase: int) -> Counters:
+    """Put requests into the buckets that a well and a slow one fall into.
+
+    The slowest twentieth comes at another time to each instance, by its `phase` (0 to 19): when it came to all of them
+    within a second, that second looked slow.
+    """
     latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
     for count, (most, slowest) in ((requests - slow, _FAST_BUCKETS), (slow, _SLOW_BUCKETS)):
         if count:
-            latency[most] = count * 19 // 20
+            latency[most] = (count * 19 + phase) // 20
             latency[slowest] = count - latency[most]
     return Counters(requests, errors, tuple(latency))
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
-from orchestrator.core.deploy import ZoneProgress
 from orchestrator.core.deploy_table import E
 from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, StoreAway, Transient
-from orchestrator.core.guards import Refusal, ZoneLoad, carrying
+from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.region import M, RegionState
 from orchestrator.core.region_plan import (
     RegionPlan,
+    gets_less,
     plan_regions,
     refuse_leaving,
     usual_weights,
     usual_weights_without,
     weights_at,
 )
-from orchestrator.core.topology import Region, Topology, Zone, ZoneState
-from orchestrator.core.traffic import Placement, dump_steps, ramp_steps
+from orchestrator.core.topology import Zone
+from orchestrator.core.traffic import STEADY, dump_steps, ramp_steps
 from orchestrator.ports import Fence, Notice
-from orchestrator.workflows.capacity import Capacity
+from orchestrator.workflows.capacity import Capacity, Prepared
 from orchestrator.workflows.gauge import Gauge, gone_between, seconds_between, window_of
-from orchestrator.workflows.job import STALE_S, Job
-from orchestrator.workflows.polling import Found, Interrupted, NotYet, TimedOut, look_until
+from orchestrator.workflows.job import STALE_S
+from orchestrator.workflows.polling import Interrupted, NotYet
+from orchestrator.workflows.region_fit import RegionFit
+from orchestrator.workflows.region_move import Move, scaled_by
 from orchestrator.workflows.settling import Settling
-from orchestrator.workflows.steering import Steering, told
+from orchestrator.workflows.steering import Steering
 from orchestrator.workflows.synthetic import send
 from orchestrator.workflows.world import World
 
@@ -45,66 +46,12 @@ _LEVELS: Final = {
     M.EXPIRED: "page",
     M.STALE: "warning",
 }
+_ON_THE_WAY_BACK: Final = {"verify-region", "return-region", "settle-region"}
 _OF_VERDICT: Final = {
     Verdict.UNHEALTHY: M.UNHEALTHY,
     Verdict.INCONCLUSIVE: M.INCONCLUSIVE,
     Verdict.UNMEASURED: M.INCONCLUSIVE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """One effect being performed for the regions of one run."""
-
-    world: World
-    state: RegionState
-    fence: Fence
-    interrupted: Interrupted
-
-    @property
-    def policy(self) -> DeployPolicy:
-        return self.state.policy
-
-    @property
-    def topology(self) -> Topology:
-        return self.world.topology
-
-    @property
-    def leaving(self) -> list[Region]:
-        return [self.topology.region(r) for r in self.state.regions]
-
-    @property
-    def zones(self) -> list[Zone]:
-        return [z for region in self.leaving for z in region.zones]
-
-    @property
-    def others(self) -> list[Zone]:
-        return [z for r in self.topology.regions if r.id not in self.state.regions for z in r.zones]
-
-    def job(self, zone: Zone) -> Job:
-        """A survivor's part in it, for the effects that a deploy has for one too."""
-        progress = ZoneProgress(zone.id, ZoneState.PREPARING, "", "", self.state.since)
-        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted)
-
-    async def until(
-        self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: M, doing: str
-    ) -> T | Event:
-        result = await look_until(
-            look, self.world.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s
-        )
-        if isinstance(result, Found):
-            return result.value
-        if isinstance(result, TimedOut):
-            return Event(late, evidence=f"{doing} took more than {result.seconds:.0f} s: {result.last}")
-        return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
-
-    async def wait(self, seconds: float, doing: str) -> Event | None:
-        until = self.world.clock.monotonic() + seconds
-        while (left := until - self.world.clock.monotonic()) > 0:
-            if await self.interrupted():
-                return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
-            await self.world.clock.sleep(min(self.policy.poll_s, left))
-        return None
 
 
 class RegionPerformer:
@@ -114,8 +61,9 @@ class RegionPerformer:
         self._world = world
         self._gauge, self._steering = Gauge(world), Steering(world)
         self._capacity = Capacity(self._gauge, self._steering)
+        self._fit = RegionFit(world, self._gauge, self._steering, self._capacity)
         self._settling = Settling(self._gauge, self._steering, self._capacity)
-        self._effects: Mapping[str, Callable[[_Move], Awaitable[Event]]] = {
+        self._effects: Mapping[str, Callable[[Move], Awaitable[Event]]] = {
             "admit-region": self._admit,
             "prepare-region": self._prepare,
             "leave-region": self._leave,
@@ -128,7 +76,7 @@ class RegionPerformer:
 
     async def perform(self, state: RegionState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:
         """Do `effect` and say what came of it. Only StaleCarrier, StoreAway and Bug are raised; every other failure is an event."""
-        move = _Move(self._world, state, fence, interrupted)
+        move = Move(self._world, state, fence, interrupted)
         try:
             event = await self._effects[effect.kind](move)
         except Refused as refused:
@@ -140,13 +88,13 @@ class RegionPerformer:
             event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=told_)
         level = _LEVELS.get(M(event.kind))
         if level is not None:
-            notice = Notice(
-                level, state.run, None, f"{state.place}: {event.kind}", event.evidence, None, "failout status"
-            )
+            back = f"failout region return {state.regions[0]}" if len(state.regions) == 1 else "failout status"
+            command = back if effect.kind in _ON_THE_WAY_BACK else "failout status"
+            notice = Notice(level, state.run, None, f"{state.place}: {event.kind}", event.evidence, None, command)
             await self._world.notifier.notify(notice)
         return event
 
-    async def _admit(self, move: _Move) -> Event:
+    async def _admit(self, move: Move) -> Event:
         """I1, I2, I3: the others are in, sound, and can carry everything. A person may skip a rule by name (I4)."""
         if move.state.contested:
             return Event(M.REFUSED, evidence=f"refused by I1: {move.state.contested}")
@@ -161,7 +109,9 @@ class RegionPerformer:
             plan = await self._rule(move, loads)
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
-            scaled: dict[str, Json] = {z: {"from": await self._size(move, z), "to": n} for z, n in plan.scale.items()}
+            # Asked anew, for a run that winds down may have made them smaller a moment ago.
+            fleets = {z: await self._gauge.fleet(move.topology.zone(z), anew=True) for z in plan.scale}
+            scaled = Prepared({}, {}).with_plan(CapacityPlan(plan.scale), fleets).row()["scale"]
             args: dict[str, Json] = {"weights": dict(plan.weights), "scaled": scaled, "steps": self._steps(move, loads)}
             return Event(M.ADMITTED, evidence=plan.arithmetic, args=args)
 
@@ -175,12 +125,7 @@ class RegionPerformer:
         )
         return await move.until(look, more_s, late=M.REFUSED, doing="admission")
 
-    async def _size(self, move: _Move, survivor: str) -> int:
-        """What is to be put back; asked anew, for a run that winds down may have made it smaller a moment ago."""
-        fleet = await self._gauge.fleet(move.topology.zone(survivor), anew=True)
-        return len(fleet.instances) if fleet.no_room else fleet.desired
-
-    async def _rule(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
+    async def _rule(self, move: Move, loads: Mapping[str, ZoneLoad]) -> RegionPlan | Refusal:
         """Asks the clouds of the regions that stay, and no other (I10); where I1 is overridden, those of them that answer."""
         leaving, topology, skipped = move.state.regions, move.topology, set(move.state.overrides)
         seen = await (self._steering.seen_where_told(leaving) if "I1" in skipped else self._steering.seen(leaving))
@@ -203,7 +148,7 @@ class RegionPerformer:
             scale_survivors=move.policy.scale_survivors,
         )
 
-    def _steps(self, move: _Move, loads: Mapping[str, ZoneLoad]) -> list[Json]:
+    def _steps(self, move: Move, loads: Mapping[str, ZoneLoad]) -> list[Json]:
         """I9: shares of the regions' usual part of all users, merged where too few requests would come to tell."""
         usual = usual_weights(move.topology)
         fair = (
@@ -219,13 +164,16 @@ class RegionPerformer:
         )
         return dump_steps(steps)
 
-    async def _prepare(self, move: _Move) -> Event:
+    async def _prepare(self, move: Move) -> Event:
         """Scale the survivors, see them healthy, and ask I3 once more: minutes may have passed."""
-        for zone_id, wanted in _sizes(move.state, "to").items():
-            zone = move.topology.zone(zone_id)
+        sizes = scaled_by(move.state)
+        for zone in (z for z in move.others if z.id in sizes):
+            zone_id, wanted = zone.id, sizes[zone.id].now
 
             async def ask(zone: Zone = zone, wanted: int = wanted) -> bool:
                 await self._capacity.grow(move.job(zone), zone, wanted)
+                # An order may have come while it was made smaller again, partly out of traffic (`scale_back`).
+                await self._steering.want_survivor(zone, STEADY, move.fence)
                 return True
 
             asked = await move.until(
@@ -237,9 +185,9 @@ class RegionPerformer:
                 return _translated(stopped, M.UNPREPARED)
 
         async def look() -> Event | NotYet:
-            if "I3" in move.state.overrides:
-                return Event(M.PREPARED, evidence="I3 is overridden")
-            plan = await self._rule(move, await self._gauge.loads(move.policy.load_window_s))
+            # Where I3 is overridden no load is asked for, and a silent agent holds nothing up; the other rules stand (I4).
+            measured = "I3" not in move.state.overrides
+            plan = await self._rule(move, await self._gauge.loads(move.policy.load_window_s) if measured else {})
             if isinstance(plan, Refusal):
                 return NotYet(f"refused by {plan.rule}: {plan.reason}")
             if plan.scale:
@@ -248,7 +196,7 @@ class RegionPerformer:
 
         return await move.until(look, move.policy.admit_timeout_s, late=M.UNPREPARED, doing="preparation")
 
-    async def _leave(self, move: _Move) -> Event:
+    async def _leave(self, move: Move) -> Event:
         """Take the regions out of the DNS and wait until every name server says so and no answer of before lives on."""
 
         async def stale() -> Event | None:
@@ -258,21 +206,24 @@ class RegionPerformer:
         ttl_s = move.topology.global_tier.ttl_s
         return stopped or Event(M.MOVED, evidence=f"the DNS answers without it for longer than its TTL of {ttl_s:g} s")
 
-    def _stale(self, move: _Move) -> Event | None:
+    def _stale(self, move: Move) -> Event | None:
         """It stood still, or the DNS was silent, for longer than what was known then may be acted on."""
         waited_s = (self._world.clock.now() - move.state.since).total_seconds()
         if -STALE_S <= waited_s <= STALE_S:
             return None
         return Event(M.STALE, evidence=f"it stood still for {waited_s:.0f} s: what was known is asked anew (I1-I3)")
 
-    async def _serves(self, move: _Move) -> bool:
+    async def _serves(self, move: Move) -> bool:
         """The DNS still answers with one of the regions."""
-        weights = (await self._world.global_tier.read()).weights
+        weights = await self._answers()
         return any(weights.get(region) for region in move.state.regions)
+
+    async def _answers(self) -> Mapping[str, int]:
+        return (await self._world.global_tier.read()).weights
 
     async def _weigh(
         self,
-        move: _Move,
+        move: Move,
         weights: Mapping[str, int],
         doing: str,
         unless: Callable[[], Awaitable[Event | None]] | None = None,
@@ -290,8 +241,9 @@ class RegionPerformer:
             return done
         return await move.wait(move.topology.global_tier.ttl_s, "waiting for the DNS TTL")
 
-    async def _empty(self, move: _Move) -> Event:
+    async def _empty(self, move: Move) -> Event:
         """Nobody is left: for as long as the TTL lasts no request comes, and none is in flight."""
+        await self._freeze(move)
         quiet_s = max(move.topology.global_tier.ttl_s, move.policy.load_window_s)
 
         async def look() -> Event | NotYet:
@@ -319,7 +271,23 @@ class RegionPerformer:
             return Event(M.EMPTIED, evidence=f"unmeasured: the DNS answers without it, and {event.evidence}")
         return event
 
-    async def _stay_out(self, move: _Move) -> Event:
+    async def _freeze(self, move: Move) -> None:
+        """Its autoscalers would shrink what serves nobody (I3). A cloud that does not answer holds nothing up (I10)."""
+        for zone in move.zones:
+            # Whoever has one of them out freezes and thaws it.
+            if not await move.interrupted() and await self._steering.wanted(zone) == STEADY:
+                with contextlib.suppress(Transient, Denied, Rejected):
+                    fleet = self._world.fleet(zone)
+                    await fleet.set_autoscaling(zone, enabled=False, repairs=True, fence=move.fence)
+
+    async def _thaw(self, move: Move, zone: Zone) -> Event | None:
+        async def thaw() -> None:
+            if await self._steering.wanted(zone) == STEADY:
+                await self._world.fleet(zone).set_autoscaling(zone, enabled=True, fence=move.fence)
+
+        return await move.job(zone).do(thaw, late=E.STUCK, doing=f"thawing the scaling of {zone.id}")
+
+    async def _stay_out(self, move: Move) -> Event:
         """I8: out until a person says otherwise, but not silently."""
         began = move.state.since
         left_s = move.policy.out_expires_s - (self._world.clock.now() - began).total_seconds()
@@ -329,22 +297,11 @@ class RegionPerformer:
         why = f"{move.state.place} is out since {began:%Y-%m-%d %H:%M:%S} UTC, longer than it may be silently (I8)"
         return Event(M.EXPIRED, evidence=why)
 
-    async def _verify(self, move: _Move) -> Event:
+    async def _verify(self, move: Move) -> Event:
         """Before any user's request: each zone steady, each instance ready, and synthetic requests answered."""
-
-        async def sound() -> str | NotYet:
-            seen = await self._steering.seen()
-            for zone in move.zones:
-                fleet = await self._gauge.fleet(zone, anew=True)
-                ready = sum(p.reachable and p.ready for p in await self._gauge.probe(zone))
-                if not 0 < fleet.desired <= ready:
-                    return NotYet(f"{zone.id}: {ready} of {fleet.desired} ready")
-                there = seen.get(zone.id)
-                if there is None or there.placement is not Placement.STEADY or there.healthy < there.total:
-                    return NotYet(f"{zone.id}: {told(there) if there else 'nobody can say where it stands'}")
-            return f"every instance of {len(move.zones)} zones ready"
-
-        ready = await move.until(sound, move.policy.verify_timeout_s, late=M.UNHEALTHY, doing="becoming ready")
+        ready = await move.until(
+            lambda: self._fit.sound(move), move.policy.verify_timeout_s, late=M.UNHEALTHY, doing="becoming ready"
+        )
         if isinstance(ready, Event):
             return ready
         lines = [ready]
@@ -364,21 +321,44 @@ class RegionPerformer:
             lines.append(f"{zone.id}: {verdict.evidence}")
             if verdict.verdict is not Verdict.HEALTHY:
                 return Event(_OF_VERDICT[verdict.verdict], evidence=lines[-1])
-        return Event(M.VERIFIED, evidence="; ".join(lines))
+        return await self._verified(move, "; ".join(lines))
 
-    async def _return(self, move: _Move) -> Event:
+    async def _verified(self, move: Move, told_: str) -> Event:
+        """It may come back, in as many steps as can be measured with the users that there are by now (I9)."""
+
+        async def look() -> Event:
+            if not gets_less(move.state.regions, await self._answers(), usual_weights(move.topology)):
+                why = f"the DNS gives {move.state.place} all of its users: it never left, or a hand has put it back"
+                return Event(M.SERVES, evidence=f"{why}; {told_}")
+            loads = await self._gauge.loads(move.policy.load_window_s)
+            steps = self._steps(move, loads)
+            # What a zone carries that nobody hears of is missing: then what was planned stands, unless it is coarser.
+            heard = all(z.id in loads for z in move.topology.zones())
+            planned: dict[str, Json] = {"steps": steps} if heard or len(steps) > len(move.state.steps) else {}
+            scaled: Json = dict(await self._fit.sizes(move, loads))
+            return Event(M.VERIFIED, evidence=told_, args={**planned, "scaled": scaled})
+
+        return await move.until(look, move.policy.verify_timeout_s, late=M.STUCK, doing="measuring the load")
+
+    async def _return(self, move: Move) -> Event:
         """One step of the way back: a share of the regions' usual users, then a comparison with the others (I9)."""
         share = move.state.steps[move.state.step].share if move.state.steps else 1.0
         seconds = move.state.steps[move.state.step].seconds if move.state.steps else move.policy.ramp_step_s
         weights = weights_at(share, move.state.weights, usual_weights(move.topology))
 
-        async def stale() -> Event | None:
-            return self._stale(move) if move.state.step == 0 and not await self._serves(move) else None
+        async def unless() -> Event | None:
+            if move.state.step == 0 and not await self._serves(move):
+                return self._stale(move)
+            if share < 1.0 and gets_less(move.state.regions, weights, await self._answers()):
+                why = f"{move.state.place} has more than {share:.0%} already: what it has stays (I3, I4)"
+                return Event(M.STEP_PASSED, evidence=why)
+            return None
 
-        placed = await self._weigh(move, weights, f"giving {share:.0%}", unless=stale)
-        return placed or await self._compare(move, seconds, f"at {share:.0%}")
+        stopped = await self._fit.until_fit(move, weights, unless)
+        stopped = stopped or await self._weigh(move, weights, f"giving {share:.0%}", unless=unless)
+        return stopped or await self._compare(move, seconds, f"at {share:.0%}")
 
-    async def _compare(self, move: _Move, seconds: float, doing: str) -> Event:
+    async def _compare(self, move: Move, seconds: float, doing: str) -> Event:
         """Harm ends it early; too little data doubles the time once, then a person must choose (I2)."""
         clock = self._world.clock
         deadline = clock.monotonic() + 2 * seconds + move.policy.verify_timeout_s
@@ -411,20 +391,17 @@ class RegionPerformer:
                 return Event(_OF_VERDICT[judgement.verdict], evidence=evidence)
         return Event(M.INCONCLUSIVE, evidence=f"{doing}: the region agents could not be asked for long enough")
 
-    async def _settle(self, move: _Move) -> Event:
-        """Every region has its usual weight; the survivors get the size back that they had."""
+    async def _settle(self, move: Move) -> Event:
+        """Every region has its usual weight; the survivors get the size and the minimum back that they had, where I3 allows."""
         stopped = await self._weigh(move, usual_weights(move.topology), "putting the usual weights back")
-        for zone_id, before in _sizes(move.state, "from").items():
+        for zone in move.zones:
+            stopped = stopped or await self._thaw(move, zone)
+        for zone_id, scaled in scaled_by(move.state).items():
             zone = move.topology.zone(zone_id)
-            stopped = stopped or await self._settling.scale_back(move.job(zone), zone, before)
+            stopped = stopped or await self._settling.give_back(move.job(zone), zone, scaled)
         if stopped is not None:
             return _translated(stopped, M.STUCK)
         return Event(M.SETTLED, evidence="every region has its usual weight, what was scaled is undone")
-
-
-def _sizes(state: RegionState, end: str) -> dict[str, int]:
-    scaled = cast("dict[str, dict[str, int]]", state.scaled)
-    return {zone: change[end] for zone, change in scaled.items()}
 
 
 def _translated(event: Event, late: M) -> Event:

@@ -37,10 +37,10 @@ class Settling:
 
         stopped = await job.do(thaw, late=E.STUCK, doing="thawing the zone's own scaling")
         for zone_id, scaled in prepared.scale.items():
-            stopped = stopped or await self._give_back(job, job.world.topology.zone(zone_id), scaled)
+            stopped = stopped or await self.give_back(job, job.world.topology.zone(zone_id), scaled)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
 
-    async def _give_back(self, job: Job, survivor: Zone, scaled: Scaled) -> Event | None:
+    async def give_back(self, job: Job, survivor: Zone, scaled: Scaled) -> Event | None:
         """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.
 
         Its minimum is what was raised, and is put back either way.

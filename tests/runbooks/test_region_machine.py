@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_
 from runbooks.places import TOPOLOGY, loads, region
 
 from orchestrator.core import region as machine
@@ -30,9 +31,10 @@ from orchestrator.core.region import (
     decide,
     leased_place,
 )
-from orchestrator.core.region_plan import RegionPlan, plan_regions, usual_weights, weights_at
+from orchestrator.core.region_plan import RegionPlan, plan_regions, refuse_return, usual_weights, weights_at
 from orchestrator.core.region_row import RegionMachine, dump, parse
 from orchestrator.core.topology import Topology
+from orchestrator.core.traffic import parse_steps
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = [{"share": s, "seconds": 1.0, "expected_requests": 50, "merged": []} for s in (0.5, 1.0)]
@@ -44,7 +46,7 @@ OUTCOMES = {
     "leave-region": (M.MOVED, M.STALE, M.STUCK, M.INTERRUPTED),
     "empty-region": (M.EMPTIED, M.STUCK, M.INTERRUPTED),
     "stay-out": (M.EXPIRED, M.INTERRUPTED),
-    "verify-region": (M.VERIFIED, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
+    "verify-region": (M.VERIFIED, M.SERVES, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
     "return-region": (M.STEP_PASSED, M.STALE, M.UNHEALTHY, M.INCONCLUSIVE, M.STUCK, M.INTERRUPTED),
     "settle-region": (M.SETTLED, M.STUCK, M.INTERRUPTED),
 }
@@ -116,6 +118,14 @@ def test_a_region_that_left_comes_back_only_verified_and_step_by_step(edges: Edg
                 assert (M.SETTLED, Phase.SETTLING) == (kind, state.phase)
 
 
+def test_i9_a_verified_region_has_the_steps_that_were_planned_last() -> None:
+    """A row of before the steps came with it keeps those of its admission."""
+    state = replace(start(), phase=Phase.VERIFYING, steps=parse_steps(STEPS[1:]), step=1)
+    planned, kept = (apply(state, Event(M.VERIFIED, args=args), NOW) for args in ({"steps": STEPS}, {}))
+    assert (0, (0.5, 1.0)) == (planned.step, tuple(step.share for step in planned.steps))
+    assert (0, (1.0,)) == (kept.step, tuple(step.share for step in kept.steps))
+
+
 def test_a_run_that_ended_returned_was_not_only_called_off(edges: Edges) -> None:
     assert {Phase.RETURNED: False, Phase.CALLED_OFF: True} == {
         s.phase: s.calling_off or s.phase is Phase.CALLED_OFF for s in edges if s.phase in FINISHED
@@ -166,6 +176,23 @@ def test_i2_an_unmeasured_zone_refuses_and_so_does_leaving_nobody() -> None:
     for leaving, measured in (([AWS], known), ([AWS, "azure/eastus"], loads(10))):
         plan = plan_regions(leaving, measured, TOPOLOGY, max_utilisation=0.75, scale_survivors=True)
         assert isinstance(plan, Refusal)
+
+
+def test_i3_a_region_comes_back_where_it_carries_its_part_or_is_used_less_than_the_others_are() -> None:
+    """ADR 6: a load that rose while it was out refuses no return that lowers it."""
+    usual = usual_weights(TOPOLOGY)
+
+    def refusal(back_ready: int, others_ready: int) -> Refusal | None:
+        seen = loads(40)
+        ready = {z.id: back_ready if z.region == AWS else others_ready for z in TOPOLOGY.zones()}
+        out = {z: replace_(load, healthy=ready[z], rps=0.0 if z.startswith(AWS) else 80.0) for z, load in seen.items()}
+        return refuse_return([AWS], usual, out, TOPOLOGY, max_utilisation=0.75)
+
+    assert refusal(3, 3) is None  # 40/s on 150/s
+    small = refusal(1, 3)
+    assert small is not None
+    assert ("I3", True) == (small.rule, "120/s over 150/s is 0.80, allowed 0.75" in small.reason)
+    assert refusal(1, 1) is None  # 0.80 instead of 1.60
 
 
 def test_where_the_usual_weights_would_overload_one_region_users_are_spread_by_what_each_can_carry() -> None:
