@@ -16,6 +16,7 @@ from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Run, Store
 from orchestrator.operations.audit import recorded
+from orchestrator.operations.switches import refuse_switched_off
 
 OVERRIDABLE: Final = ("I1", "I2", "I3")
 # What is on its way out need not be told again. One that asks is: it may be held by the time it hears of it.
@@ -50,8 +51,9 @@ async def start_evacuation(
 ) -> Run:
     """Create the run that takes the regions out, or tell the one that is bringing them back to take them out again.
 
-    A freeze does not stop it (I14). A deploy that has a zone out is suspended, a drill ends: its zone comes back first
-    (I1). Raises Refused while other regions are on the move; for a drill, while anything is out.
+    A freeze does not stop it; under the kill switch nothing would carry it out, so that is said (I14). A deploy that has
+    a zone out is suspended, a drill ends: its zone comes back first (I1). Raises Refused while other regions are on the
+    move; for a drill, while anything is out.
     """
     wrong = [rule for rule in overrides if rule not in OVERRIDABLE]
     if wrong:
@@ -59,6 +61,7 @@ async def start_evacuation(
     service, act = topology.service, f"region evacuate {' '.join(regions)}"
     act += f", overriding {', '.join(overrides)}" if overrides else ""
     async with recorded(store, act, author=author, reason=reason, now=now) as doing:
+        refuse_switched_off(service, await store.switches(), frozenset({"kill"}))
         moves = await unfinished_moves(store, service)
         await _require_way(store, service, moves, regions, asker)
         made = _move_of(moves, regions)

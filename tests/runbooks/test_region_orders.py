@@ -226,3 +226,18 @@ def test_each_of_two_regions_on_the_move_can_be_named_and_what_is_refused_is_wri
     told_ = "run drill-1.out told"
     refused = f"not done: {AWS} and {AZURE} is not out: no run has evacuated it"
     assert ("drill-1.out", "drill-1.out", [told_, told_, refused]) == asyncio.run(named())
+
+
+def test_i14_an_evacuation_that_the_kill_switch_would_keep_still_is_refused_with_the_way_out() -> None:
+    """It was begun, moved nothing, and said nothing."""
+
+    async def asked() -> Refused:
+        store = MemoryStore()
+        await store.set_switch("gates", "kill", on=True, author="eve", reason="odd", now=NOW)
+        with pytest.raises(Refused, match="kill is on for gates, set by eve: odd") as refused:
+            await evacuate(store)
+        assert [] == list(await store.runs("gates", 10))
+        return refused.value
+
+    refused = asyncio.run(asked())
+    assert ("I14", "failout kill-switch off --reason ...") == (refused.rule, refused.next_command)
