@@ -58,8 +58,9 @@ def check(copy: Path) -> None:
 def restore(place: Place, copy: Path) -> Path | None:
     """Put the copy in the state's place; return where the state that was there is kept. Raise Rejected while it is in use.
 
-    Where a run was under way, the copy's wish for traffic is of that moment and is not put back: it would take a zone out
-    again that has come back since, beside one that has left (I1). The run writes it anew once a person lets it go on.
+    The copy's wish for traffic is of its moment and is not put back: it would take a zone out again that has come back
+    since, beside one that has left (I1), or give one that has left since all of its users (I2). What no run has asked for
+    anew stays as the clouds have it.
     """
     state = _file(place)
     check(copy)
@@ -69,7 +70,7 @@ def restore(place: Place, copy: Path) -> Path | None:
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with sqlite_errors(fresh), closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(fresh)) as target:
             source.backup(target)
-            target.execute("DELETE FROM traffic WHERE service IN (SELECT service FROM runs WHERE finished_at IS NULL)")
+            target.execute("DELETE FROM traffic")
             target.commit()
         _persist(fresh)
         kept = _set_aside(state)
