@@ -38,6 +38,7 @@ class DrillEvent(StrEnum):
     CHECKED = "checked"
     REFUSED = "refused"
     BEGUN = "begun"
+    STALE = "stale"  # It stood still since the checks: they are made anew (I15).
     OVER = "over"  # Its time is up, and nothing was wrong.
     OUTCOME_BAD = "outcome-bad"
     STOPPED = "stopped"  # A blocking signal, signals that nobody can read, a survivor lost, somebody who goes first.
@@ -61,7 +62,10 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
     _P.BEGINNING: {
         _E.BEGUN: _P.WATCHING,
         _E.REFUSED: _P.REFUSED,
-        _E.ABORT: _P.RETURNING,  # A crash may have come between the run that it begins and its own row.
+        _E.STALE: _P.CHECKING,
+        _E.INTERRUPTED: _P.BEGINNING,
+        _E.STOPPED: _P.RETURNING,  # A crash may have come between the run that it begins and its own row.
+        _E.ABORT: _P.RETURNING,
     },
     _P.WATCHING: {
         _E.OVER: _P.RETURNING,
@@ -152,7 +156,8 @@ def decide(state: DrillState, facts: Facts) -> Effect | Event | None:
     if facts.killed:
         return None
     if facts.frozen and state.phase in {Phase.CHECKING, Phase.BEGINNING}:
-        return Event(_E.REFUSED, state.wish.place, "refused by I14: a freeze is on, and nothing new may start")
+        kind = _E.REFUSED if state.phase is Phase.CHECKING else _E.STOPPED
+        return Event(kind, state.wish.place, "refused by I14: a freeze is on, and nothing new may start")
     return Effect(_EFFECT_OF[state.phase], state.wish.place if state.wish.tier == "zone" else None)
 
 

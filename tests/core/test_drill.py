@@ -40,7 +40,7 @@ WISH = Wish("aws/a", "zone", Mode.DRAIN, DrillPolicy(("users",), ("pages",)), "a
 # What the performer may answer for each effect (orchestrator/workflows/drill.py), and nothing else.
 OUTCOMES = {
     "check": (V.CHECKED, V.REFUSED, V.INTERRUPTED),
-    "begin": (V.BEGUN, V.REFUSED),
+    "begin": (V.BEGUN, V.REFUSED, V.STALE, V.INTERRUPTED),
     "watch": (V.OVER, V.OUTCOME_BAD, V.STOPPED, V.REFUSED, V.INTERRUPTED),
     "return": (V.RETURNED, V.NOT_RETURNED, V.OUTCOME_BAD, V.INTERRUPTED),
 }
