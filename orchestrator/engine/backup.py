@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -55,9 +57,11 @@ def check(copy: Path) -> None:
         reject_version(Glance(lambda sql, given: connection.execute(sql, given).fetchall()).schema_version())
 
 
-def restore(place: Place, copy: Path) -> Path | None:
+def restore(place: Place, copy: Path, amend: Callable[[Place], None] = lambda _: None) -> Path | None:
     """Put the copy in the state's place; return where the state that was there is kept. Raise Rejected while it is in use.
 
+    `amend` changes the copy before anybody can see it: kill -9 leaves what was there, or the copy with all that was to be
+    written into it, such as the orders that pause its runs.
     The copy's wish for traffic is of its moment and is not put back: it would take a zone out again that has come back
     since, beside one that has left (I1), or give one that has left since all of its users (I2). What no run has asked for
     anew stays as the clouds have it.
@@ -65,18 +69,24 @@ def restore(place: Place, copy: Path) -> Path | None:
     state = _file(place)
     check(copy)
     with place.exclusively():
-        fresh = state.with_name(".failout.db.restored")
-        fresh.unlink(missing_ok=True)
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        apart = state.with_name(".restored")
+        shutil.rmtree(apart, ignore_errors=True)  # A kill -9 may have left it.
+        made = Place.of(apart)
+        made.prepare()
+        fresh = _file(made)
         with sqlite_errors(fresh), closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(fresh)) as target:
             source.backup(target)
             target.execute("DELETE FROM traffic")
             target.commit()
+        amend(made)
+        with sqlite_errors(fresh), closing(sqlite3.connect(fresh)) as target:
+            target.execute("PRAGMA journal_mode = DELETE")  # One file, whole without a log beside it.
         _persist(fresh)
         kept = _set_aside(state)
         for name in ("failout.db-wal", "failout.db-shm", "dbos.db", "dbos.db-wal", "dbos.db-shm"):
             state.with_name(name).unlink(missing_ok=True)
         fresh.rename(state)
+        shutil.rmtree(apart, ignore_errors=True)
         _persist(state.parent)
         return kept
 

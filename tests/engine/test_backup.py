@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.state import _pause_all
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.machine import Event
 from orchestrator.core.traffic import OUT, DesiredTraffic
@@ -70,6 +71,35 @@ def test_i1_i2_the_wish_for_traffic_is_not_put_back_for_the_world_has_moved_on(
     restore(place, tmp_path / "copy")
     with glance_at(place) as rows:
         assert rows.load_traffic("gates") is None
+
+
+def test_i11_the_orders_that_pause_it_are_in_the_copy_before_anybody_can_see_it(place: Place, tmp_path: Path) -> None:
+    """They were posted afterwards: kill -9 between the two left a state whose runs went on with what the copy knew."""
+    create(store := SqlStore(place), "r1")
+    backup(place, tmp_path / "copy")
+    create(store, "r2")
+    store.close()
+
+    def pause(copy: Place) -> None:
+        asyncio.run(_pause_all(copy, "a test"))
+
+    def killed(copy: Place) -> None:
+        pause(copy)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(place, tmp_path / "copy", killed)
+    assert ["r1", "r2"] == runs(place), "what was there is there"
+    restore(place, tmp_path / "copy", pause)
+    with glance_at(place) as rows:
+        assert ["pause"] == [order.kind for order in rows.pending("r1").orders]
+        assert ["1 unfinished runs paused"] == [entry.result for entry in rows.audit()]
+    assert [] == [p.name for p in _beside(place) if p.name.startswith(".") or p.name.endswith(("-wal", "-shm"))]
+
+
+def _beside(place: Place) -> list[Path]:
+    assert place.folder is not None
+    return list(place.folder.iterdir())
 
 
 def test_a_backup_in_the_middle_of_writing_is_whole(place: Place, tmp_path: Path) -> None:
