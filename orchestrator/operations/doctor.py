@@ -80,11 +80,13 @@ def state(place: Place, service: str) -> list[Finding]:
 
 def _rows(place: Place, service: str) -> str:
     with glance_at(place) as rows:
-        open_runs = [run for run in rows.runs(service) if not run.finished]
+        open_runs = rows.unfinished(service)
         switches = [
             switch.name for switch in rows.switches() if switch.on and switch.service in {service, EVERY_SERVICE}
         ]
-    running = f"{open_runs[0].kind} {open_runs[0].id} is {open_runs[0].status}" if open_runs else "no run is unfinished"
+    running = (
+        f"{open_runs[-1].kind} {open_runs[-1].id} is {open_runs[-1].status}" if open_runs else "no run is unfinished"
+    )
     return f"{place.file or 'the database'}: {running}" + (f"; on: {', '.join(switches)}" if switches else "")
 
 

@@ -172,7 +172,7 @@ async def _not_out(store: Store, service: str, zone: str) -> NotFound:
 
 async def outing_of(store: Store, service: str, zone: str) -> Run | None:
     """The unfinished run that takes this zone out, has it out, or brings it back."""
-    for run in await store.runs(service, 500):
+    for run in await store.unfinished(service):
         if run.kind == "outing" and not run.finished and parse(run.state).zone == zone:
             return run
     return None
