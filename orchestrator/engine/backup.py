@@ -9,13 +9,18 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.engine.glance import Glance, glance_at, reject_version
 from orchestrator.engine.place import Place, sqlite_errors
+
+# It names nothing: what is not named is left as its cloud has it. The version says that it has changed.
+_FORGET: Final = """UPDATE traffic SET version = version + 1, document = '{"zones": {}, "region_weights": {}}'"""
 
 
 def backup(place: Place, target: Path) -> None:
@@ -25,11 +30,12 @@ def backup(place: Place, target: Path) -> None:
         pass  # It is there, it can be read, and we know its schema.
     if target.exists():
         raise Rejected(f"{target} exists: name a new file")
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:  # A name of its own, for a kill -9 may have left another's; 0600.
+        descriptor, name = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
     except OSError as error:
-        raise Rejected(f"{partial} cannot be written: {error.strerror}") from error
+        raise Rejected(f"{target} cannot be written: {error.strerror}") from error
+    os.close(descriptor)
+    partial = Path(name)
     try:
         with (
             sqlite_errors(partial),
@@ -76,7 +82,7 @@ def restore(place: Place, copy: Path, amend: Callable[[Place], None] = lambda _:
         fresh = _file(made)
         with sqlite_errors(fresh), closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(fresh)) as target:
             source.backup(target)
-            target.execute("DELETE FROM traffic")
+            target.execute(_FORGET)
             target.commit()
         amend(made)
         with sqlite_errors(fresh), closing(sqlite3.connect(fresh)) as target:

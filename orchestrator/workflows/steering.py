@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from orchestrator.core.errors import Denied, Transient
-from orchestrator.core.topology import Region, Zone
+from orchestrator.core.topology import Region, Topology, Zone
 from orchestrator.core.traffic import (
     OUT,
     STEADY,
@@ -26,6 +26,11 @@ from orchestrator.workflows.world import WEIGHTS, World
 NOTHING: Final = DesiredTraffic(0, 0, {}, {})
 
 
+def all_steady(topology: Topology) -> DesiredTraffic:
+    weights = {region.id: region.weight for region in topology.regions}
+    return DesiredTraffic(0, 0, {zone.id: STEADY for zone in topology.zones()}, weights)
+
+
 class Steering:
     """Both tiers of one service."""
 
@@ -34,11 +39,15 @@ class Steering:
 
     async def document(self) -> DesiredTraffic:
         """What has been asked for, and no more: the clouds are not asked, so that an evacuation waits for none (I10)."""
+        return await self._world.book.load() or all_steady(self._world.topology)
+
+    async def _known(self) -> DesiredTraffic:
+        """What is on record of it: before its first wish a run takes nothing for granted, not even of its own zone."""
         return await self._world.book.load() or NOTHING
 
     async def wanted(self, zone: Zone) -> ZoneTraffic:
         """What it is to get; as it is, where nobody knows. Raises Transient when its cloud cannot say that either (I2)."""
-        wish = (await self.document()).zones.get(zone.id)
+        wish = (await self._known()).zones.get(zone.id)
         return self._as_it_is(zone, await self.seen_zone(zone)) if wish is None else wish
 
     def _as_it_is(self, zone: Zone, seen: ZoneSeen | None) -> ZoneTraffic:
@@ -55,7 +64,7 @@ class Steering:
 
     async def want_out_if_lost(self, zone: Zone, fence: Fence) -> None:
         """Its own run knows that it is out: where the wish is lost, an evacuation may have reached its instances alone."""
-        if zone.id not in (await self.document()).zones:
+        if zone.id not in (await self._known()).zones:
             seen = await self.seen_zone(zone)
             if seen is not None and seen.taking == 0:
                 await self.want_zone(zone, OUT, fence)
@@ -75,21 +84,24 @@ class Steering:
 
     async def want_no_more(self, zone: Zone, fence: Fence) -> None:
         """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9)."""
-        if await self.takes_nothing(zone):
+        wish = (await self._known()).zones.get(zone.id)
+        seen = await self.seen_zone(zone) if wish != OUT else None
+        wanted = self._as_it_is(zone, seen) if wish is None else wish
+        if wanted == OUT or (wanted.placement is Placement.RAMP and seen is not None and seen.taking == 0):
             await self.want_zone(zone, OUT, fence)
-        elif await self.wanted(zone) == STEADY:
-            seen = await self.seen_zone(zone)
-            if seen is not None and seen.placement is Placement.RAMP:
-                await self.want_zone(zone, ramp(1.0), fence)
+        elif wanted == STEADY and seen is not None and seen.placement is Placement.RAMP:
+            await self.want_zone(zone, ramp(1.0), fence)
 
     async def is_back(self, zone: Zone) -> bool:
         """It is to be out, and somebody has given it all of its users: to take them away again needs the guards (I1, I3)."""
-        seen = await self.seen_zone(zone) if await self.wanted(zone) == OUT else None
+        wish = (await self._known()).zones.get(zone.id)
+        seen = await self.seen_zone(zone) if wish == OUT else None
         return seen is not None and seen.placement is Placement.STEADY
 
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
-        wanted = await self.wanted(zone)
+        wish = (await self.document()).zones.get(zone.id)  # Before the first wish of all nobody has it out.
+        wanted = await self.wanted(zone) if wish is None else wish
         if wanted.placement is Placement.STEADY or wanted.least:  # Or a part of it left, to make it smaller.
             await self.want_zone(zone, traffic, fence)
 
@@ -139,7 +151,7 @@ class Steering:
         No other zone is taken out for it: where one is to be out and serves, its own run has stood still, and much may
         have happened since (I1). None of which nobody knows what it is to get is touched (I2).
         """
-        document = await self.document()
+        document = await self._known()
         region = self._world.topology.region_of(zone.id)
         traffic = self._world.traffic(region)
         wanted = {z.id: document.zones[z.id] for z in region.zones if z.id in document.zones}
@@ -153,7 +165,7 @@ class Steering:
     async def until_zone(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
         """One look: does the zone get what the document says?"""
         region = self._world.topology.region_of(zone.id)
-        wish = (await self.document()).zones.get(zone.id)
+        wish = (await self._known()).zones.get(zone.id)
         seen = (await self.step_region(zone, fence)).get(zone.id)
         if seen is None:
             return NotYet(f"{region.id} says nothing of {zone.id}")

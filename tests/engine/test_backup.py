@@ -70,7 +70,7 @@ def test_i1_i2_the_wish_for_traffic_is_not_put_back_for_the_world_has_moved_on(
     backup(place, tmp_path / "copy")
     restore(place, tmp_path / "copy")
     with glance_at(place) as rows:
-        assert rows.load_traffic("gates") is None
+        assert DesiredTraffic(2, 0, {}, {}) == rows.load_traffic("gates")
 
 
 def test_i11_the_orders_that_pause_it_are_in_the_copy_before_anybody_can_see_it(place: Place, tmp_path: Path) -> None:
@@ -125,6 +125,14 @@ def test_a_backup_in_the_middle_of_writing_is_whole(place: Place, tmp_path: Path
     restore(other, tmp_path / "copy4")
     with glance_at(other) as rows:
         assert len(rows.unfinished()) <= 1, "a run and its end are two commits: at most one stands between them"
+
+
+def test_what_a_killed_backup_has_left_is_in_the_way_of_none(place: Place, tmp_path: Path) -> None:
+    create(store := SqlStore(place), "r1")
+    store.close()
+    (tmp_path / ".copy.partial").write_bytes(b"half")
+    backup(place, tmp_path / "copy")
+    assert [".copy.partial", "copy", "state"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("serving", [False, True])

@@ -12,7 +12,7 @@ from orchestrator.core.deploy_row import parse
 from orchestrator.core.errors import Transient
 from orchestrator.core.outing import Mode
 from orchestrator.core.policy import OnFailure
-from orchestrator.core.traffic import OUT, STEADY, Placement, ZoneSeen, ZoneTraffic, as_it_is, ramp
+from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, as_it_is, ramp
 from orchestrator.sim.scheduler import Process
 from orchestrator.sim.truth import Behaviour, Blow
 from orchestrator.workflows.steering import Steering
@@ -28,7 +28,8 @@ class Anyone:
 
 def lose(service: Service) -> None:
     """What restoring a backup does to it."""
-    service.store._traffic.pop("gates")
+    document = now_(service.store.load_traffic("gates")) or DesiredTraffic(0, 0, {}, {})
+    service.store._traffic["gates"] = DesiredTraffic(document.version + 1, document.fence, {}, {})
 
 
 def ask(service: Service, what: Callable[[Steering], Awaitable[T]]) -> T:
@@ -131,6 +132,9 @@ def test_i1_a_run_touches_no_zone_of_its_region_of_which_nobody_knows() -> None:
 def test_i1_the_weight_of_a_region_of_which_nobody_knows_stays() -> None:
     service = Service()
     here, other = service.topology.region_of(AZURE).id, service.topology.region_of(AWS).id
+    service.until_status(service.take_out(AWS), "out")
+    service.scheduler.kill(service.carriers[-1][1])
+    lose(service)
     service.world.set_dns({here: 40, other: 7})
     assert 7 == ask(service, lambda steers: steers.weight(service.topology.region(other)))
     ask(service, lambda steers: steers.want_weights({here: 50}, Anyone()))
