@@ -300,8 +300,8 @@ class ReadOnlyRows:
     def __init__(self, place: Place) -> None:
         self._place = place
 
-    async def runs(self, service: str) -> Sequence[Run]:
-        return self._rows(lambda rows: rows.runs(service))
+    async def unfinished(self, service: str) -> Sequence[Run]:
+        return self._rows(lambda rows: rows.unfinished(service))
 
     async def leases(self, service: str) -> Sequence[Lease]:
         return self._rows(lambda rows: rows.leases(service))

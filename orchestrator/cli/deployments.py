@@ -123,7 +123,7 @@ def _give(
 
 
 def _unfinished(rows: Glance, service: str) -> str:
-    run = next((r.id for r in rows.runs(service) if r.kind == "deploy" and not r.finished), None)
+    run = next((r.id for r in rows.unfinished(service) if r.kind == "deploy"), None)
     if run is None:
         raise NotFound(f"no deploy of {service} is unfinished")
     return run

@@ -56,12 +56,14 @@ def restore_(file: Path, reason: str, config: Path | None, *, as_json: bool) -> 
     """
     from orchestrator.engine.backup import restore  # noqa: PLC0415
 
-    place = _place(config)
-    kept = restore(place, file)
-    paused = asyncio.run(_pause_all(place, reason))
+    paused: list[str] = []
+    kept = restore(_place(config), file, lambda copy: paused.extend(asyncio.run(_pause_all(copy, reason))))
     data = {"schema": 1, "file": str(file), "kept": str(kept) if kept else None, "paused": paused}
     lines = [f"state restored from {file}", *([f"what was there is kept as {kept}"] if kept else [])]
-    lines += [f"{run} was unfinished: it is paused\nnext: failout deployments show {run}" for run in paused]
+    lines += [
+        f"{run} was unfinished: it is paused\nnext: failout deployments show {run}   (then: resume, or abort)"
+        for run in paused
+    ]
     emit(data, as_json=as_json, human=lambda: "\n".join(lines))
 
 

@@ -38,6 +38,7 @@ class DrillEvent(StrEnum):
     CHECKED = "checked"
     REFUSED = "refused"
     BEGUN = "begun"
+    STALE = "stale"  # It stood still since the checks: they are made anew (I15).
     OVER = "over"  # Its time is up, and nothing was wrong.
     OUTCOME_BAD = "outcome-bad"
     STOPPED = "stopped"  # A blocking signal, signals that nobody can read, a survivor lost, somebody who goes first.
@@ -45,11 +46,14 @@ class DrillEvent(StrEnum):
     NOT_RETURNED = "not-returned"  # A person has to bring it back.
     INTERRUPTED = "effect-interrupted"
     ABORT = "abort"
+    PAUSE = "pause"  # These two move no phase.
+    RESUME = "resume"
 
 
 _E = DrillEvent
 _P = Phase
 _BACK: Final = {_E.OUTCOME_BAD: _P.RETURNING, _E.ABORT: _P.RETURNING}
+
 
 TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
     _P.CHECKING: {
@@ -61,7 +65,10 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
     _P.BEGINNING: {
         _E.BEGUN: _P.WATCHING,
         _E.REFUSED: _P.REFUSED,
-        _E.ABORT: _P.RETURNING,  # A crash may have come between the run that it begins and its own row.
+        _E.STALE: _P.CHECKING,
+        _E.INTERRUPTED: _P.BEGINNING,
+        _E.STOPPED: _P.RETURNING,  # A crash may have come between the run that it begins and its own row.
+        _E.ABORT: _P.RETURNING,
     },
     _P.WATCHING: {
         _E.OVER: _P.RETURNING,
@@ -83,7 +90,8 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[DrillEvent, Phase]]] = {
 }
 _EFFECT_OF: Final = {_P.CHECKING: "check", _P.BEGINNING: "begin", _P.WATCHING: "watch", _P.RETURNING: "return"}
 FINISHED: Final = frozenset({_P.SUCCEEDED, _P.FAILED, _P.INTERRUPTED, _P.REFUSED})
-ORDERS: Final = frozenset({_E.ABORT, "restore", "return"})
+_PAUSING: Final = frozenset({_E.PAUSE, _E.RESUME})
+ORDERS: Final = frozenset({_E.ABORT, *_PAUSING, "restore", "return"})
 ORDER_REFUSED: Final = "order-refused"
 _VERDICT: Final = {
     _E.OUTCOME_BAD: _P.FAILED,
@@ -122,7 +130,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class DrillState:
-    """`outing`: id of the run that takes the place out. `verdict`: what it ends as once the place is back."""
+    """`outing`: id of the run that takes the place out. `verdict`: what it ends as once the place is back.
+
+    `paused`: a person has stopped it where it stands; its outing goes on, or is paused by an order of its own.
+    """
 
     run: str
     service: str
@@ -133,6 +144,7 @@ class DrillState:
     checks: tuple[str, ...] = ()
     note: str = ""
     reason: str = ""
+    paused: bool = False
 
     @property
     def outing(self) -> str:
@@ -144,23 +156,30 @@ def begin(run: str, service: str, wish: Wish, now: datetime) -> DrillState:
 
 
 def decide(state: DrillState, facts: Facts) -> Effect | Event | None:
-    """Say what to do next: an effect, a person's order, or nothing (it has ended, or the kill switch is on: I14)."""
+    """Say what to do next: an effect, a person's order, or nothing (it has ended, is paused, or the kill switch is on: I14)."""
     if state.phase in FINISHED:
         return None
     if facts.orders:
         return _order(state, facts.orders[0])
-    if facts.killed:
+    if facts.killed or state.paused:
         return None
     if facts.frozen and state.phase in {Phase.CHECKING, Phase.BEGINNING}:
-        return Event(_E.REFUSED, state.wish.place, "refused by I14: a freeze is on, and nothing new may start")
+        kind = _E.REFUSED if state.phase is Phase.CHECKING else _E.STOPPED
+        return Event(kind, state.wish.place, "refused by I14: a freeze is on, and nothing new may start")
     return Effect(_EFFECT_OF[state.phase], state.wish.place if state.wish.tier == "zone" else None)
 
 
 def _order(state: DrillState, order: Order) -> Event:
-    if order.kind not in ORDERS:
-        why = f"{order.kind} makes no sense for a drill; abort brings {state.wish.place} back"
+    if order.kind not in ORDERS or (order.kind == _E.RESUME and not state.paused):
+        what = "a drill that is not paused" if order.kind == _E.RESUME else "a drill"
+        why = f"{order.kind} makes no sense for {what}; abort brings {state.wish.place} back"
         return Event(ORDER_REFUSED, evidence=why, order=order.id)
-    return Event(_E.ABORT, evidence=f"{order.kind} ordered by {order.author}: {order.reason}", order=order.id)
+    told = f"{order.kind} ordered by {order.author}: {order.reason}"
+    if order.kind not in _PAUSING:
+        return Event(_E.ABORT, evidence=told, order=order.id)
+    if order.kind == _E.PAUSE and state.phase in {Phase.WATCHING, Phase.RETURNING}:
+        told += f"; nobody reads its signals meanwhile: failout deployments abort {state.run} brings {state.wish.place} back"
+    return Event(DrillEvent(order.kind), evidence=told, order=order.id)
 
 
 def apply(state: DrillState, event: Event, now: datetime) -> DrillState:
@@ -169,12 +188,14 @@ def apply(state: DrillState, event: Event, now: datetime) -> DrillState:
         return state
     try:
         kind = DrillEvent(event.kind)
-        phase = TRANSITIONS[state.phase][kind]
+        stays = kind in _PAUSING and state.phase not in FINISHED
+        phase = state.phase if stays else TRANSITIONS[state.phase][kind]
     except (KeyError, ValueError):
         raise IllegalTransition(f"drill of {state.wish.place}: {event.kind} while {state.phase}") from None
     phase = state.verdict if kind is _E.RETURNED else phase
     since = state.since if phase is state.phase else now
-    moved = replace(state, phase=phase, since=since, note=event.evidence or state.note)
+    paused = kind is _E.PAUSE or (state.paused and kind not in {_E.RESUME, _E.ABORT})
+    moved = replace(state, phase=phase, since=since, note=event.evidence or state.note, paused=paused)
     match kind:
         case _E.CHECKED:
             told = event.args.get("checks")

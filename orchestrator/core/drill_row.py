@@ -27,6 +27,7 @@ def dump(state: DrillState) -> Json:
         "checks": list(state.checks),
         "note": state.note,
         "reason": state.reason,
+        "paused": state.paused,
     }
 
 
@@ -45,6 +46,7 @@ def parse(data: Json) -> DrillState:
         checks=tuple(row["checks"]),
         note=row["note"],
         reason=row["reason"],
+        paused=row.get("paused", False),  # Rows written before drills could be paused have none.
     )
 
 
@@ -87,8 +89,10 @@ class DrillMachine:
         return state.phase in FINISHED
 
     def status(self, state: DrillState) -> str:
-        """`succeeded`, `failed`, `interrupted` or `refused` at the end; `active` before that."""
-        return str(state.phase) if state.phase in FINISHED else "active"
+        """`succeeded`, `failed`, `interrupted` or `refused` at the end; `active` or `paused` before that."""
+        if state.phase in FINISHED:
+            return str(state.phase)
+        return "paused" if state.paused else "active"
 
     def leased_zone(self, state: DrillState) -> str | None:  # noqa: ARG002
         return None

@@ -55,7 +55,10 @@ def without_surplus(instances: int, now: int) -> ZoneTraffic:
 
 
 class DesiredTraffic(msgspec.Struct, frozen=True):
-    """`version` grows with every change; `fence` is the lease's fencing number of the run that wrote it (0: nobody)."""
+    """`version` grows with every change; `fence` is the lease's fencing number of the run that wrote it (0: nobody).
+
+    What it does not name nobody has asked for, or nobody knows any more (a restored backup): it is left as it is.
+    """
 
     version: int
     fence: int
@@ -86,6 +89,26 @@ class ZoneSeen(msgspec.Struct, frozen=True):
     draining: int
     healthy: int
     total: int
+
+
+def as_it_is(seen: ZoneSeen, *, whole_instances: bool) -> ZoneTraffic | None:
+    """Say under which wish a zone would get what it gets now; None where its cloud is still changing it.
+
+    I2: on a ramp that gives it nothing it is out. Where shares are whole instances, none of those that serve may be lost.
+    """
+    match seen.placement:
+        case Placement.OUT:
+            return OUT
+        case Placement.RAMP if seen.taking == 0:
+            return OUT
+        case Placement.RAMP if whole_instances and seen.share is not None:
+            return ZoneTraffic(Placement.RAMP, seen.share, round(seen.share * seen.total))
+        case Placement.RAMP:
+            return ramp(1.0 if seen.share is None else seen.share)
+        case Placement.STEADY:
+            return STEADY
+        case None:  # Where there are weights, it is on its way from the ramp to steady, and has its whole part.
+            return None if whole_instances else STEADY
 
 
 def matches(seen: ZoneSeen, desired: ZoneTraffic, grain: Fraction) -> bool:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.engine.glance import Glance, glance_at, reject_version
 from orchestrator.engine.place import Place, sqlite_errors
+
+# It names nothing: what is not named is left as its cloud has it. The version says that it has changed.
+_FORGET: Final = """UPDATE traffic SET version = version + 1, document = '{"zones": {}, "region_weights": {}}'"""
 
 
 def backup(place: Place, target: Path) -> None:
@@ -23,11 +30,12 @@ def backup(place: Place, target: Path) -> None:
         pass  # It is there, it can be read, and we know its schema.
     if target.exists():
         raise Rejected(f"{target} exists: name a new file")
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:  # A name of its own, for a kill -9 may have left another's; 0600.
+        descriptor, name = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
     except OSError as error:
-        raise Rejected(f"{partial} cannot be written: {error.strerror}") from error
+        raise Rejected(f"{target} cannot be written: {error.strerror}") from error
+    os.close(descriptor)
+    partial = Path(name)
     try:
         with (
             sqlite_errors(partial),
@@ -55,27 +63,36 @@ def check(copy: Path) -> None:
         reject_version(Glance(lambda sql, given: connection.execute(sql, given).fetchall()).schema_version())
 
 
-def restore(place: Place, copy: Path) -> Path | None:
+def restore(place: Place, copy: Path, amend: Callable[[Place], None] = lambda _: None) -> Path | None:
     """Put the copy in the state's place; return where the state that was there is kept. Raise Rejected while it is in use.
 
-    Where a run was under way, the copy's wish for traffic is of that moment and is not put back: it would take a zone out
-    again that has come back since, beside one that has left (I1). The run writes it anew once a person lets it go on.
+    `amend` changes the copy before anybody can see it: kill -9 leaves what was there, or the copy with all that was to be
+    written into it, such as the orders that pause its runs.
+    The copy's wish for traffic is of its moment and is not put back: it would take a zone out again that has come back
+    since, beside one that has left (I1), or give one that has left since all of its users (I2). What no run has asked for
+    anew stays as the clouds have it.
     """
     state = _file(place)
     check(copy)
     with place.exclusively():
-        fresh = state.with_name(".failout.db.restored")
-        fresh.unlink(missing_ok=True)
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        apart = state.with_name(".restored")
+        shutil.rmtree(apart, ignore_errors=True)  # A kill -9 may have left it.
+        made = Place.of(apart)
+        made.prepare()
+        fresh = _file(made)
         with sqlite_errors(fresh), closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(fresh)) as target:
             source.backup(target)
-            target.execute("DELETE FROM traffic WHERE service IN (SELECT service FROM runs WHERE finished_at IS NULL)")
+            target.execute(_FORGET)
             target.commit()
+        amend(made)
+        with sqlite_errors(fresh), closing(sqlite3.connect(fresh)) as target:
+            target.execute("PRAGMA journal_mode = DELETE")  # One file, whole without a log beside it.
         _persist(fresh)
         kept = _set_aside(state)
         for name in ("failout.db-wal", "failout.db-shm", "dbos.db", "dbos.db-wal", "dbos.db-shm"):
             state.with_name(name).unlink(missing_ok=True)
         fresh.rename(state)
+        shutil.rmtree(apart, ignore_errors=True)
         _persist(state.parent)
         return kept
 

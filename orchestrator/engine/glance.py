@@ -38,7 +38,7 @@ from orchestrator.engine.ports import (
 )
 from orchestrator.ports import Peer
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 

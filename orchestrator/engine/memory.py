@@ -199,6 +199,9 @@ class MemoryStore:
         found = [await self.load(run) for run, row in self._runs.items() if service in (None, row.service)]
         return sorted(found, key=lambda row: (row.created_at, row.id), reverse=True)[:limit]
 
+    async def unfinished(self, service: str | None = None) -> Sequence[Run]:
+        return [await self.load(run) for run in await self.open_runs(service)]
+
     async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         rows = sorted(self._runs.values(), key=lambda row: (row.created_at, row.id))
         return {row.id: row.epoch for row in rows if not row.finished and service in (None, row.service)}

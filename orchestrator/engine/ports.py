@@ -240,7 +240,10 @@ class Store(Protocol):
         """Oldest first."""
 
     async def runs(self, service: str | None = None, limit: int = 50) -> Sequence[Run]:
-        """Newest first."""
+        """Newest first: what is unfinished may be older than `limit` that have ended since."""
+
+    async def unfinished(self, service: str | None = None) -> Sequence[Run]:
+        """Every run that has not ended, of one service or all, oldest first."""
 
     async def open_runs(self, service: str | None = None) -> Mapping[str, int]:
         """Return each run that has not ended, of one service or all, with its epoch, oldest first."""

@@ -65,6 +65,14 @@ Index(
     postgresql_where=_unfinished_deploy,
 )
 
+_unfinished_runs = Index(  # Asked every second; rows that have ended are many, and large.
+    "unfinished_runs",
+    runs.c.service,
+    runs.c.created_at,
+    sqlite_where=runs.c.finished_at.is_(None),
+    postgresql_where=runs.c.finished_at.is_(None),
+)
+
 events = Table(
     "events",
     _metadata,
@@ -222,8 +230,18 @@ def _add_operations(connection: Connection) -> None:
     _metadata.create_all(connection, tables=[operations])
 
 
+def _index_unfinished(connection: Connection) -> None:
+    _unfinished_runs.create(connection, checkfirst=True)
+
+
 # From version N to N + 1.
-UPGRADES: Final[Mapping[int, Upgrade]] = {1: _add_measures, 2: _add_peers, 3: _add_schedules, 4: _add_operations}
+UPGRADES: Final[Mapping[int, Upgrade]] = {
+    1: _add_measures,
+    2: _add_peers,
+    3: _add_schedules,
+    4: _add_operations,
+    5: _index_unfinished,
+}
 
 
 def prepare(connection: Connection, upgrades: Mapping[int, Upgrade] = UPGRADES, target: int = SCHEMA_VERSION) -> None:

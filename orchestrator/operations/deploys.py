@@ -54,7 +54,7 @@ async def start_deploy(
         require_overridable(overrides, OVERRIDABLE)
         if "I14" not in overrides:
             refuse_switched_off(service, await store.switches())
-        leases, runs = await store.leases(service), {r.id: r for r in await store.runs(service, 500)}
+        leases, runs = await store.leases(service), {r.id: r for r in await store.unfinished(service)}
         refuse_taken(leases, runs)
         require_release(world, version)
         previous = require_way_back(world.releases, await versions_now(world, patience))
@@ -92,9 +92,9 @@ def require_free(rows: Glance, service: str, overrides: tuple[str, ...] = ()) ->
     require_overridable(overrides, OVERRIDABLE)
     if "I14" not in overrides:
         refuse_switched_off(service, rows.switches())
-    runs = rows.runs(service, 500)
+    runs = rows.unfinished(service)
     for run in runs:
-        if run.kind == "deploy" and not run.finished:
+        if run.kind == "deploy":
             raise refuse_second_deploy(run)
     refuse_taken(rows.leases(service), {run.id: run for run in runs})
 
@@ -121,7 +121,7 @@ async def order(
 
 async def unfinished_deploy(store: Store, service: str) -> Run:
     """The one deploy of the service that has not ended. Raises NotFound."""
-    for run in await store.runs(service):
-        if run.kind == "deploy" and not run.finished:
+    for run in await store.unfinished(service):
+        if run.kind == "deploy":
             return run
     raise NotFound(f"no deploy of {service} is unfinished; start one with `failout deploy --to VERSION`")

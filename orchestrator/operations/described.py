@@ -81,6 +81,7 @@ def describe_drill(run: Run) -> dict[str, Any]:
     """What a list or `status` shows of it beyond what every run has. `outing`: the run that takes the place out."""
     state = parse_drill(run.state)
     wish = state.wish
+    command = f"failout deployments resume {run.id}   (or: abort)" if state.paused else f"failout drill show {run.id}"
     return {
         "target": wish.place,
         "course": str(state.phase),
@@ -93,7 +94,7 @@ def describe_drill(run: Run) -> dict[str, Any]:
         "schedule": wish.schedule,
         "outing": state.outing,
         "checks": list(state.checks),
-        "next_command": None if run.finished else f"failout drill show {run.id}",
+        "next_command": None if run.finished else command,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from orchestrator.core.errors import FailoutError
 from orchestrator.core.release import reason_release_is_incomplete
 from orchestrator.core.topology import Region, Zone
+from orchestrator.core.traffic import STEADY
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import EVERY_SERVICE
@@ -79,11 +80,13 @@ def state(place: Place, service: str) -> list[Finding]:
 
 def _rows(place: Place, service: str) -> str:
     with glance_at(place) as rows:
-        open_runs = [run for run in rows.runs(service) if not run.finished]
+        open_runs = rows.unfinished(service)
         switches = [
             switch.name for switch in rows.switches() if switch.on and switch.service in {service, EVERY_SERVICE}
         ]
-    running = f"{open_runs[0].kind} {open_runs[0].id} is {open_runs[0].status}" if open_runs else "no run is unfinished"
+    running = (
+        f"{open_runs[-1].kind} {open_runs[-1].id} is {open_runs[-1].status}" if open_runs else "no run is unfinished"
+    )
     return f"{place.file or 'the database'}: {running}" + (f"; on: {', '.join(switches)}" if switches else "")
 
 
@@ -145,14 +148,18 @@ async def _traffic(world: World) -> Finding:
         seen, document = await steering.seen(), await steering.document()
     except FailoutError as error:
         return Finding("traffic", "failed", str(error))
+    wanted = {
+        zone.id: document.zones.get(zone.id, STEADY) for zone in world.topology.zones()
+    }  # I8: or it is out silently.
     drifted = [
-        f"{zone} is {told(seen[zone])}, asked for {wanted.placement}"
-        for zone, wanted in document.zones.items()
-        if zone not in seen or seen[zone].placement is not wanted.placement
+        f"{zone} is {told(seen[zone])}, asked for {wish.placement}"
+        for zone, wish in wanted.items()
+        if zone in seen and seen[zone].placement is not wish.placement
     ]
+    drifted += [f"nobody says what {zone} gets" for zone in wanted if zone not in seen]
     if drifted:
         return Finding("traffic", "failed", "; ".join(drifted))
-    return Finding("traffic", "ok", f"all {len(document.zones)} zones are as they were asked to be")
+    return Finding("traffic", "ok", f"all {len(wanted)} zones are as they were asked to be")
 
 
 def as_json(service: str, findings: Iterable[Finding]) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class RowsAndDoctor:
         leases = [f"run {x.run} has {x.zone} out" for x in await self.rows.leases(service)]
         busy = [
             f"{r.kind} {r.id} of {r.author} is {r.status}"
-            for r in await self.rows.runs(service)
-            if not r.finished and r.id != run and r.kind in {"deploy", "drill", "outing", "region"}
+            for r in await self.rows.unfinished(service)
+            if r.id != run and r.kind in {"deploy", "drill", "outing", "region"}
         ]
         told = "; ".join([*leases, *busy])
         return Finding("other runs", "failed" if told else "ok", f"I1: {told}" if told else "nothing else is under way")

@@ -173,8 +173,7 @@ async def _not_out(store: Store, service: str, zone: str) -> NotFound:
 
 async def outing_of(store: Store, service: str, zone: str) -> Run | None:
     """The unfinished run that takes this zone out, has it out, or brings it back."""
-    for name in reversed(list(await store.open_runs(service))):
-        run = await store.load(name)
+    for run in reversed(await store.unfinished(service)):
         if run.kind == "outing" and parse(run.state).zone == zone:
             return run
     return None

@@ -133,7 +133,7 @@ async def in_the_way(store: Store, service: str, run: str, *, evacuating: bool =
     held = [lease.run for lease in await store.leases(service)]
     found = [await store.load(holder) for holder in held if holder != run]
     if evacuating and run not in held:
-        others = [await store.load(name) for name in await store.open_runs(service) if name not in {run, *held}]
+        others = [other for other in await store.unfinished(service) if other.id not in {run, *held}]
         found += [other for other in others if other.kind != "deploy" or other.status == "active"]
     deploys = [holder for holder in found if holder.kind == "deploy" and evacuating]
     return deploys + [holder for holder in found if holder.kind in {"outing", "region"} and of_drill(holder)]
@@ -182,8 +182,7 @@ def _move_of(moves: Sequence[Run], regions: Sequence[str]) -> Run | None:
 
 async def unfinished_moves(store: Store, service: str) -> list[Run]:
     """Runs that have regions out or on the move, newest first: a person's, and a drill's that could not come back."""
-    runs = [await store.load(name) for name in await store.open_runs(service)]
-    return [run for run in reversed(runs) if run.kind == "region"]
+    return [run for run in reversed(await store.unfinished(service)) if run.kind == "region"]
 
 
 async def unfinished_move(store: Store, service: str) -> Run | None:

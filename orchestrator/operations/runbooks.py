@@ -110,8 +110,8 @@ async def order_runbook(store: Store, run: str, kind: str, *, author: str, reaso
 
 async def unfinished_runbook(store: Store, service: str) -> Run:
     """The newest one that has not ended. Raises NotFound."""
-    for run in await store.runs(service):
-        if run.kind == "runbook" and not run.finished:
+    for run in reversed(await store.unfinished(service)):
+        if run.kind == "runbook":
             return run
     raise NotFound(f"no runbook of {service} is unfinished; start one with `failout runbook run NAME`")
 
@@ -210,7 +210,7 @@ class BoundOperations:
 
     async def _deployments(self, call: Call) -> Run | Outcome:
         kind, service = call.step.text.split()[1], self._world.topology.service
-        deploys = [r for r in await self._store.runs(service) if r.kind == "deploy"]
+        deploys = await self._runs("deploy")
         named = call.step.args.get("run")
         run = next((r for r in deploys if (r.id == named if named else not r.finished)), None)
         for candidate in [run] if run else deploys[:1]:
@@ -223,6 +223,11 @@ class BoundOperations:
         args = {"target": require_release(self._world, version).version} if version else None
         await order(self._store, run.id, kind, author=call.author, reason=call.reason, now=now, args=args)
         return run
+
+    async def _runs(self, kind: str) -> list[Run]:
+        """Those that have not ended, however many began since, then the newest: a step's own may have ended meanwhile."""
+        service = self._world.topology.service
+        return [r for r in (*await self._store.unfinished(service), *await self._store.runs(service)) if r.kind == kind]
 
     async def _ordered(self, run: Run, call: Call) -> bool:
         pending = (await self._store.pending(run.id)).orders
@@ -266,8 +271,8 @@ class BoundOperations:
         return run
 
     async def _zone_back(self, call: Call) -> Run:
-        for run in await self._store.runs(self._world.topology.service):
-            if run.kind == "outing" and await self._ordered(run, call):
+        for run in await self._runs("outing"):
+            if await self._ordered(run, call):
                 return run
         who = Person(call.author, call.reason, self._world.clock.now())
         return await order_outing(self._store, self._world.topology, call.step.args["zone"], "restore", who)
@@ -292,8 +297,8 @@ class BoundOperations:
         )
 
     async def _return(self, call: Call) -> Run | Outcome:
-        for run in await self._store.runs(self._world.topology.service):
-            if run.kind == "region" and await self._ordered(run, call):
+        for run in await self._runs("region"):
+            if await self._ordered(run, call):
                 return run
         return await order_return(
             self._store,
@@ -306,7 +311,7 @@ class BoundOperations:
 
     async def _status(self, _: Call) -> Outcome:
         service = self._world.topology.service
-        runs = [r for r in await self._store.runs(service) if not r.finished and r.kind != "runbook"]
+        runs = [r for r in await self._store.unfinished(service) if r.kind != "runbook"]
         told = [f"{r.kind} {r.id} is {r.status}" for r in runs]
         told += [f"{x.zone} is out since {x.since:%H:%M:%S} UTC" for x in await self._store.leases(service)]
         told += [f"{s.name} is on: {s.reason}" for s in await self._store.switches() if s.on]

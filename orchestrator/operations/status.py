@@ -19,9 +19,8 @@ _TOO_FEW: Final = re.compile(r"fewer than \d+ requests|the zone served 0 request
 
 def status(glance: Glance, service: str, now: datetime) -> dict[str, Any]:
     """The service now: its unfinished run zone by zone, leases, switches, and the run before. schemas/status.json"""
-    runs = glance.runs(service, limit=20)
-    open_runs = [r for r in runs if not r.finished]
-    ended = [r for r in runs if r.finished]
+    open_runs = glance.unfinished(service)[::-1]
+    ended = [r for r in glance.runs(service, limit=len(open_runs) + 1) if r.finished]
     usual = glance.usual(service)
     return {
         "schema": SCHEMA,

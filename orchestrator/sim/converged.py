@@ -12,7 +12,7 @@ from orchestrator.sim.drills import Drills
 from orchestrator.sim.moves import Moves
 from orchestrator.sim.scenario import Scenario
 from orchestrator.sim.scheduler import at_once
-from orchestrator.sim.truth import WELL, Life
+from orchestrator.sim.truth import WELL, Life, healed
 from orchestrator.sim.world import World
 
 
@@ -71,7 +71,8 @@ def _nothing_against_it(scene: Scenario) -> bool:
     """Nothing goes wrong but calls and the orchestrator itself, and nobody says anything: a well version arrives."""
     troubles = (scene.strikes, scene.loads, scene.commands, scene.switches, scene.zone_orders, scene.region_orders)
     others = (scene.signals, scene.cuts, scene.jumps, scene.full, scene.hands, scene.away, scene.attention)
-    return scene.target == WELL and not any((*troubles, *others))
+    # Nor are clouds and agents slow beyond every time limit.
+    return scene.target == WELL and healed(scene.physics) == scene.physics and not any((*troubles, *others))
 
 
 def _wrong_with(progress: ZoneProgress, state: DeployState, scene: Scenario, world: World) -> Iterator[str]:

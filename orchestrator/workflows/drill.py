@@ -24,6 +24,7 @@ from orchestrator.engine.ports import Run, Store
 from orchestrator.ports import Fence, Notice
 from orchestrator.workflows.drill_checks import DrillChecks
 from orchestrator.workflows.gauge import Gauge
+from orchestrator.workflows.job import STALE_S
 from orchestrator.workflows.polling import Interrupted
 from orchestrator.workflows.world import World
 
@@ -124,14 +125,49 @@ class DrillPerformer:
         said = f"{len(found)} checks, none speaks against it" + (f", {unchecked} not made" if unchecked else "")
         return Event(DrillEvent.CHECKED, evidence=said, args={"checks": told})
 
-    async def _begin(self, state: DrillState, interrupted: Interrupted) -> Event:  # noqa: ARG002 - it takes no time
+    async def _begin(self, state: DrillState, interrupted: Interrupted) -> Event:
+        """Refused is only what left no run behind: one that is there takes the place out, and is watched (I11, I15)."""
+        failed = ""
+        while not await interrupted():
+            try:
+                begun = await self._is_begun(state)
+            except Transient:  # The store is not there: nobody can say.
+                await self._world.clock.sleep(GLANCE_S)
+                continue
+            if failed and not begun:
+                return Event(DrillEvent.REFUSED, evidence=failed)
+            stale = None if begun else self._stale(state)
+            if stale is not None:
+                return stale
+            failed = await self._reason_not_begun(state)
+            if begun or not failed:
+                told = f"; {failed}" if failed else ""
+                return Event(DrillEvent.BEGUN, evidence=f"run {state.outing} takes {state.wish.place} out{told}")
+        return Event(DrillEvent.INTERRUPTED, evidence="beginning was interrupted")
+
+    async def _is_begun(self, state: DrillState) -> bool:
         try:
-            run = await self._operations.begin(state)
+            await self._store.load(state.outing)
+        except NotFound:
+            return False
+        return True
+
+    def _stale(self, state: DrillState) -> Event | None:
+        """The signals were good right before, not an hour ago (I15). Where the clock was put back, nobody can say."""
+        waited_s = (self._world.clock.now() - state.since).total_seconds()
+        if -STALE_S <= waited_s <= STALE_S:
+            return None
+        why = f"it stood still for {waited_s:.0f} s since the checks: they are made anew (I15)"
+        return Event(DrillEvent.STALE, evidence=why)
+
+    async def _reason_not_begun(self, state: DrillState) -> str:
+        try:
+            await self._operations.begin(state)
         except Refused as refused:
-            return Event(DrillEvent.REFUSED, evidence=f"refused by {refused.rule}: {refused.reason}")
+            return f"refused by {refused.rule}: {refused.reason}"
         except _TROUBLE as error:
-            return Event(DrillEvent.REFUSED, evidence=f"{type(error).__name__.lower()}: {error}")
-        return Event(DrillEvent.BEGUN, evidence=f"run {run.id} takes {state.wish.place} out")
+            return f"{type(error).__name__.lower()}: {error}"
+        return ""
 
     # While it is out
 

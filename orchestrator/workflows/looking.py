@@ -41,7 +41,7 @@ class _Asked:
 class Rows(Protocol):
     """What is read of a store; a rehearsal brings one that cannot write."""
 
-    async def runs(self, service: str) -> Sequence[Run]: ...
+    async def unfinished(self, service: str) -> Sequence[Run]: ...
 
     async def leases(self, service: str) -> Sequence[Lease]: ...
 
@@ -290,8 +290,8 @@ class Looker:
     # ---- our own rows
 
     async def _unfinished(self) -> Run | None:
-        runs = await self._store.runs(self._world.topology.service)
-        return next((r for r in runs if r.kind == "deploy" and not r.finished), None)
+        runs = await self._store.unfinished(self._world.topology.service)
+        return next((r for r in runs if r.kind == "deploy"), None)
 
     async def _deploy_unfinished(self, _: _Asked) -> Seen:
         run = await self._unfinished()

@@ -225,6 +225,7 @@ class OutingPerformer:
                 await self._steering.want_zone(job.zone, STEADY, job.fence)
                 return job.event(OutingEvent.JOINED, f"{job.zone.id} serves already: {told(seen)}")
             # Off its load balancer first: an evacuation may have emptied it through its instances alone.
+            await self._steering.want_out_if_lost(job.zone, job.fence)
             out = await self._steering.until_zone(job.zone, job.fence)
             if isinstance(out, NotYet):
                 return out

@@ -141,8 +141,9 @@ class Reconciler:
         await self._tell(astray, fence)
 
     async def _put_weights_back(self, document: DesiredTraffic) -> None:
-        fence, wish = DocumentFence(self._world.book, document), dict(document.region_weights)
-        weights = dict((await self._world.global_tier.read()).weights) if wish else {}
+        usual = {region.id: region.weight for region in self._world.topology.regions}
+        fence, wish = DocumentFence(self._world.book, document), {**usual, **document.region_weights}
+        weights = dict((await self._world.global_tier.read()).weights)
         if self._goes_astray(WEIGHTS, wish, is_so=weights == wish):
             await self._world.global_tier.apply(wish, fence)
             await self._tell({WEIGHTS: f"has {weights}"}, fence)

@@ -97,11 +97,13 @@ class Returning:
 
     async def ramp(self, job: Job) -> Event:
         """Give the zone the share of this step, then compare it with the survivors for as long as the step lasts (I9)."""
-        document, stale = await self._steering.document(), job.stale()
-        wanted = document.zones.get(job.zone.id, STEADY)
+        stale, given = job.stale(), await self._given(job)
+        if isinstance(given, Event):
+            return given
+        wanted, whole = given
         if stale is not None and await self._steering.takes_nothing(job.zone):
             return await self._anew(job, stale)
-        if wanted == STEADY and (job.neighbours or document.region_weights[job.region.id] >= job.region.weight):
+        if whole:
             # It was held while it joined, or later: to take a part of that away again would need the guards.
             return job.event(E.RAMPED, "it has its whole part already")
         if wanted == OUT and job.neighbours:
@@ -130,6 +132,18 @@ class Returning:
             return placed
         watched = await self._compare(job, step.seconds, E.STEP_PASSED, f"at {placed:.0%}", whole=last)
         return await self._with_all(job, watched) if last and watched.kind is E.STEP_PASSED else watched
+
+    async def _given(self, job: Job) -> tuple[ZoneTraffic, bool] | Event:
+        """What it is to get, and whether that is its whole part already."""
+
+        async def look() -> tuple[ZoneTraffic, bool]:
+            wanted = await self._steering.wanted(job.zone)
+            if wanted != STEADY or job.neighbours:
+                return wanted, wanted == STEADY
+            return wanted, await self._steering.weight(job.region) >= job.region.weight
+
+        doing = "looking what it is to get"
+        return await job.until(look, job.policy.verify_timeout_s, late=E.INCONCLUSIVE, doing=doing)
 
     async def _is_back(self, job: Job) -> Event | Literal[False]:
         """A hand has put it back with all of its users: to take them away again would need the guards (I3, I4)."""

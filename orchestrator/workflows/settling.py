@@ -136,9 +136,8 @@ class Settling:
         return stopped or await self._rejoin(job, survivor)
 
     async def _rejoin(self, job: Job, survivor: Zone) -> Event | None:
-        await self._steering.want_survivor(survivor, STEADY, job.fence)
-
         async def steady() -> object:
+            await self._steering.want_survivor(survivor, STEADY, job.fence)
             return await self._steering.until_zone(survivor, job.fence)
 
         doing = f"making {survivor.id} steady again"

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from orchestrator.core.errors import Denied, Transient
 from orchestrator.core.topology import Region, Topology, Zone
-from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, matches, ramp
+from orchestrator.core.traffic import (
+    OUT,
+    STEADY,
+    DesiredTraffic,
+    Placement,
+    ZoneSeen,
+    ZoneTraffic,
+    as_it_is,
+    matches,
+    ramp,
+)
 from orchestrator.ports import Fence
 from orchestrator.workflows.polling import NotYet
 from orchestrator.workflows.world import WEIGHTS, World
+
+NOTHING: Final = DesiredTraffic(0, 0, {}, {})
 
 
 def all_steady(topology: Topology) -> DesiredTraffic:
@@ -25,10 +38,36 @@ class Steering:
         self._world = world
 
     async def document(self) -> DesiredTraffic:
+        """What has been asked for, and no more: the clouds are not asked, so that an evacuation waits for none (I10)."""
         return await self._world.book.load() or all_steady(self._world.topology)
 
+    async def _known(self) -> DesiredTraffic:
+        """What is on record of it: before its first wish a run takes nothing for granted, not even of its own zone."""
+        return await self._world.book.load() or NOTHING
+
     async def wanted(self, zone: Zone) -> ZoneTraffic:
-        return (await self.document()).zones.get(zone.id, STEADY)
+        """What it is to get; as it is, where nobody knows. Raises Transient when its cloud cannot say that either (I2)."""
+        wish = (await self._known()).zones.get(zone.id)
+        return self._as_it_is(zone, await self.seen_zone(zone)) if wish is None else wish
+
+    def _as_it_is(self, zone: Zone, seen: ZoneSeen | None) -> ZoneTraffic:
+        whole = self._world.traffic(self._world.topology.region_of(zone.id)).whole_instances()
+        wish = as_it_is(seen, whole_instances=whole) if seen is not None else None
+        if wish is None:
+            raise Transient(f"nobody knows what {zone.id} is to get, and its cloud cannot say what it gets")
+        return wish
+
+    async def weight(self, region: Region) -> int:
+        """What the region's is to be, in the same way."""
+        known = (await self.document()).region_weights
+        return (known if region.id in known else (await self._world.global_tier.read()).weights).get(region.id, 0)
+
+    async def want_out_if_lost(self, zone: Zone, fence: Fence) -> None:
+        """Its own run knows that it is out: where the wish is lost, an evacuation may have reached its instances alone."""
+        if zone.id not in (await self._known()).zones:
+            seen = await self.seen_zone(zone)
+            if seen is not None and seen.taking == 0:
+                await self.want_zone(zone, OUT, fence)
 
     async def want_zone(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """Record the wish (I11); `step_region` makes it so."""
@@ -45,21 +84,24 @@ class Steering:
 
     async def want_no_more(self, zone: Zone, fence: Fence) -> None:
         """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9)."""
-        if await self.takes_nothing(zone):
+        wish = (await self._known()).zones.get(zone.id)
+        seen = await self.seen_zone(zone) if wish != OUT else None
+        wanted = self._as_it_is(zone, seen) if wish is None else wish
+        if wanted == OUT or (wanted.placement is Placement.RAMP and seen is not None and seen.taking == 0):
             await self.want_zone(zone, OUT, fence)
-        elif await self.wanted(zone) == STEADY:
-            seen = await self.seen_zone(zone)
-            if seen is not None and seen.placement is Placement.RAMP:
-                await self.want_zone(zone, ramp(1.0), fence)
+        elif wanted == STEADY and seen is not None and seen.placement is Placement.RAMP:
+            await self.want_zone(zone, ramp(1.0), fence)
 
     async def is_back(self, zone: Zone) -> bool:
         """It is to be out, and somebody has given it all of its users: to take them away again needs the guards (I1, I3)."""
-        seen = await self.seen_zone(zone) if await self.wanted(zone) == OUT else None
+        wish = (await self._known()).zones.get(zone.id)
+        seen = await self.seen_zone(zone) if wish == OUT else None
         return seen is not None and seen.placement is Placement.STEADY
 
     async def want_survivor(self, zone: Zone, traffic: ZoneTraffic, fence: Fence) -> None:
         """The same for a zone of which only the size is ours: while another run has it out, its traffic is that run's (I1)."""
-        wanted = await self.wanted(zone)
+        wish = (await self.document()).zones.get(zone.id)  # Before the first wish of all nobody has it out.
+        wanted = await self.wanted(zone) if wish is None else wish
         if wanted.placement is Placement.STEADY or wanted.least:  # Or a part of it left, to make it smaller.
             await self.want_zone(zone, traffic, fence)
 
@@ -107,25 +149,27 @@ class Steering:
         """Bring the region of `zone` one step closer to the document and say what it does now.
 
         No other zone is taken out for it: where one is to be out and serves, its own run has stood still, and much may
-        have happened since (I1).
+        have happened since (I1). None of which nobody knows what it is to get is touched (I2).
         """
-        document = await self.document()
+        document = await self._known()
         region = self._world.topology.region_of(zone.id)
         traffic = self._world.traffic(region)
-        wanted = {z.id: document.zones.get(z.id, STEADY) for z in region.zones}
+        wanted = {z.id: document.zones[z.id] for z in region.zones if z.id in document.zones}
         others = [z for z, to in wanted.items() if to == OUT and z != zone.id]
         seen = await traffic.read(region) if others else {}
         wanted |= {z: STEADY for z in others if z in seen and seen[z].placement is Placement.STEADY}
-        await traffic.apply(region, wanted, fence)
+        if wanted:
+            await traffic.apply(region, wanted, fence)
         return await traffic.read(region)
 
     async def until_zone(self, zone: Zone, fence: Fence) -> ZoneSeen | NotYet:
         """One look: does the zone get what the document says?"""
         region = self._world.topology.region_of(zone.id)
-        wanted = await self.wanted(zone)
+        wish = (await self._known()).zones.get(zone.id)
         seen = (await self.step_region(zone, fence)).get(zone.id)
         if seen is None:
             return NotYet(f"{region.id} says nothing of {zone.id}")
+        wanted = self._as_it_is(zone, seen) if wish is None else wish
         if matches(seen, wanted, self._world.traffic(region).grain(zone, seen.total)):
             self._world.saw(zone.id, wanted)
             return seen
@@ -142,7 +186,7 @@ class Steering:
         wanted = (await self.document()).region_weights
         await self._world.global_tier.apply(wanted, fence)
         seen = await self._world.global_tier.read()
-        if dict(seen.weights) != dict(wanted):
+        if any(seen.weights.get(region) != weight for region, weight in wanted.items()):
             return NotYet(f"the DNS answers {dict(seen.weights)}")
         self._world.saw(WEIGHTS, dict(wanted))
         return True if seen.in_sync else NotYet("the DNS still spreads the change")

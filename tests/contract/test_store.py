@@ -341,6 +341,21 @@ async def test_runs_are_listed_newest_first(store: Store) -> None:
 
 
 @at_once
+async def test_i8_what_is_unfinished_is_found_however_many_runs_came_after_it(store: Store) -> None:
+    """Refused drills of a schedule are runs: after 50 of them a held deploy was not found, after 500 no zone that is out."""
+    await begin(store, "held")
+    await begin(store, "other", service="doors")
+    for number in range(60):
+        now = NOW + timedelta(minutes=1 + number)
+        await begin(store, f"r{number}", kind="drill", now=now)
+        await store.commit(await store.load(f"r{number}"), step(finished=True), now)
+    await begin(store, "newest", kind="drill", now=NOW + timedelta(hours=2))
+    assert ["held", "newest"] == [run.id for run in await store.unfinished("gates")]
+    assert {"held", "newest", "other"} == {run.id for run in await store.unfinished()}
+    assert "held" not in {run.id for run in await store.runs("gates")}
+
+
+@at_once
 async def test_an_effect_usually_takes_what_three_of_four_took_over_its_usual_outcome(store: Store) -> None:
     await begin(store)
     durations = [(4.0, "drained"), (1.0, "drained"), (900.0, "interrupted"), (2.0, "drained"), (3.0, "drained")]

@@ -40,7 +40,7 @@ WISH = Wish("aws/a", "zone", Mode.DRAIN, DrillPolicy(("users",), ("pages",)), "a
 # What the performer may answer for each effect (orchestrator/workflows/drill.py), and nothing else.
 OUTCOMES = {
     "check": (V.CHECKED, V.REFUSED, V.INTERRUPTED),
-    "begin": (V.BEGUN, V.REFUSED),
+    "begin": (V.BEGUN, V.REFUSED, V.STALE, V.INTERRUPTED),
     "watch": (V.OVER, V.OUTCOME_BAD, V.STOPPED, V.REFUSED, V.INTERRUPTED),
     "return": (V.RETURNED, V.NOT_RETURNED, V.OUTCOME_BAD, V.INTERRUPTED),
 }
@@ -48,6 +48,12 @@ OUTCOMES = {
 
 def order(kind: str) -> Order:
     return Order(1, kind, "eve", "lunch", NOW)
+
+
+def ordered(state: DrillState, kind: str) -> Event:
+    event = decide(state, Facts(NOW, (order(kind),)))
+    assert isinstance(event, Event)
+    return event
 
 
 def successors(state: DrillState) -> Iterator[tuple[Event, DrillState]]:
@@ -74,7 +80,9 @@ def found() -> Explored[DrillState]:
 
 
 def test_every_transition_is_reached_and_from_every_state_the_drill_can_end(found: Explored[DrillState]) -> None:
-    reached = {(before.phase, kind) for before, kind, _ in found.steps()} - {(p, "order-refused") for p in Phase}
+    reached = {(before.phase, kind) for before, kind, _ in found.steps()} - {
+        (p, kind) for p in Phase for kind in ("order-refused", V.PAUSE, V.RESUME)
+    }
     listed = {(phase, str(kind)) for phase, kinds in TRANSITIONS.items() for kind in kinds}
     assert listed == reached
     assert set() == found.states - found.finishing()
@@ -92,6 +100,39 @@ def test_i15_nothing_is_begun_that_was_not_checked_and_nothing_succeeds_that_was
             assert after.phase is not Phase.SUCCEEDED
 
 
+def test_i13_while_it_is_paused_only_an_order_moves_it_and_a_resume_makes_nothing_known_anew(
+    found: Explored[DrillState],
+) -> None:
+    """`failout state restore` said that a drill is paused, whose machine knew no pause: it began on what the copy knew."""
+    paused = {s for s in found.states if s.paused}
+    assert {p for p in Phase if p not in FINISHED} == {s.phase for s in paused}
+    later = NOW + timedelta(hours=1)
+    for state in paused:
+        for frozen, killed in ((False, False), (True, False), (False, True)):
+            assert decide(state, Facts(later, frozen=frozen, killed=killed)) is None
+        resumed, aborted = (apply(state, ordered(state, kind), later) for kind in ("resume", "abort"))
+        assert replace(state, paused=False, note=resumed.note) == resumed, (
+            "since when it stands there stays known (I15)"
+        )
+        back = Phase.INTERRUPTED if state.phase is Phase.CHECKING else Phase.RETURNING
+        assert (False, back) == (aborted.paused, aborted.phase)
+
+
+def test_a_pause_tells_that_nobody_watches_and_a_resume_needs_a_pause() -> None:
+    state = replace(begin("d", "gates", WISH, NOW), phase=Phase.WATCHING)
+    told = ordered(state, "pause").evidence
+    assert "pause ordered by eve: lunch; nobody reads its signals meanwhile: failout deployments abort d brings aws/a back" == told  # fmt: skip
+    refused = ordered(state, "resume")
+    why = "resume makes no sense for a drill that is not paused; abort brings aws/a back"
+    assert ("order-refused", why) == (refused.kind, refused.evidence)
+
+
+def test_i11_a_row_that_was_written_before_drills_could_be_paused_is_read() -> None:
+    row = dump(begin("d", "gates", WISH, NOW))
+    assert isinstance(row, dict)
+    assert begin("d", "gates", WISH, NOW) == parse({k: v for k, v in row.items() if k != "paused"})
+
+
 def test_harm_outweighs_what_interrupted_it_and_nothing_outweighs_harm(found: Explored[DrillState]) -> None:
     assert all(after.verdict is Phase.FAILED for before, _, after in found.steps() if before.verdict is Phase.FAILED)
 
@@ -99,7 +140,7 @@ def test_harm_outweighs_what_interrupted_it_and_nothing_outweighs_harm(found: Ex
 def test_i1_the_drill_itself_holds_no_lease(found: Explored[DrillState]) -> None:
     machine = DrillMachine()
     assert {(None, False)} == {(machine.leased_zone(s), machine.extra_slot(s)) for s in found.states}
-    assert {"active", *map(str, FINISHED)} == {machine.status(s) for s in found.states}
+    assert {"active", "paused", *map(str, FINISHED)} == {machine.status(s) for s in found.states}
 
 
 def test_i14_the_kill_switch_stops_every_effect_and_a_freeze_only_what_is_not_begun(
@@ -108,7 +149,7 @@ def test_i14_the_kill_switch_stops_every_effect_and_a_freeze_only_what_is_not_be
     for state in found.states:
         assert decide(state, Facts(NOW, killed=True)) is None
         frozen = decide(state, Facts(NOW, frozen=True))
-        begun = state.phase in {Phase.WATCHING, Phase.RETURNING}
+        begun = state.phase in {Phase.WATCHING, Phase.RETURNING} and not state.paused
         assert begun == isinstance(frozen, Effect)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.state import _pause_all
 from orchestrator.core.errors import NotFound, Rejected
 from orchestrator.core.machine import Event
 from orchestrator.core.traffic import OUT, DesiredTraffic
@@ -56,9 +57,10 @@ def test_a_backup_restores_what_there_was_and_what_was_there_since_is_kept(place
 
 
 @pytest.mark.parametrize("under_way", [True, False])
-def test_the_wish_for_traffic_of_a_run_that_was_under_way_is_not_put_back(
+def test_i1_i2_the_wish_for_traffic_is_not_put_back_for_the_world_has_moved_on(
     place: Place, tmp_path: Path, *, under_way: bool
 ) -> None:
+    """Nor where no run was under way: one may have begun since, and have a zone out."""
     create(store := SqlStore(place), "r1")
     wish = DesiredTraffic(1, 0, {"aws/us-east-1a": OUT}, {"aws/us-east-1": 100})
     asyncio.run(store.save_traffic("gates", wish, 0))
@@ -68,7 +70,36 @@ def test_the_wish_for_traffic_of_a_run_that_was_under_way_is_not_put_back(
     backup(place, tmp_path / "copy")
     restore(place, tmp_path / "copy")
     with glance_at(place) as rows:
-        assert under_way is (rows.load_traffic("gates") is None)
+        assert DesiredTraffic(2, 0, {}, {}) == rows.load_traffic("gates")
+
+
+def test_i11_the_orders_that_pause_it_are_in_the_copy_before_anybody_can_see_it(place: Place, tmp_path: Path) -> None:
+    """They were posted afterwards: kill -9 between the two left a state whose runs went on with what the copy knew."""
+    create(store := SqlStore(place), "r1")
+    backup(place, tmp_path / "copy")
+    create(store, "r2")
+    store.close()
+
+    def pause(copy: Place) -> None:
+        asyncio.run(_pause_all(copy, "a test"))
+
+    def killed(copy: Place) -> None:
+        pause(copy)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(place, tmp_path / "copy", killed)
+    assert ["r1", "r2"] == runs(place), "what was there is there"
+    restore(place, tmp_path / "copy", pause)
+    with glance_at(place) as rows:
+        assert ["pause"] == [order.kind for order in rows.pending("r1").orders]
+        assert ["1 unfinished runs paused"] == [entry.result for entry in rows.audit()]
+    assert [] == [p.name for p in _beside(place) if p.name.startswith(".") or p.name.endswith(("-wal", "-shm"))]
+
+
+def _beside(place: Place) -> list[Path]:
+    assert place.folder is not None
+    return list(place.folder.iterdir())
 
 
 def test_a_backup_in_the_middle_of_writing_is_whole(place: Place, tmp_path: Path) -> None:
@@ -94,6 +125,14 @@ def test_a_backup_in_the_middle_of_writing_is_whole(place: Place, tmp_path: Path
     restore(other, tmp_path / "copy4")
     with glance_at(other) as rows:
         assert len(rows.unfinished()) <= 1, "a run and its end are two commits: at most one stands between them"
+
+
+def test_what_a_killed_backup_has_left_is_in_the_way_of_none(place: Place, tmp_path: Path) -> None:
+    create(store := SqlStore(place), "r1")
+    store.close()
+    (tmp_path / ".copy.partial").write_bytes(b"half")
+    backup(place, tmp_path / "copy")
+    assert [".copy.partial", "copy", "state"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("serving", [False, True])
