@@ -36,7 +36,7 @@ def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
 
 def human_status(data: dict[str, Any]) -> str:
     parts = [f"service {data['service']}"]
-    parts += [f"{s['name']} is on: {s['reason']} ({s['author']})" for s in data["switches"]]
+    parts += [f"{s['name']} is on for {_whose(s['service'])}: {s['reason']} ({s['author']})" for s in data["switches"]]
     if not data["runs"] and not data["last"]:
         parts.append("nothing was deployed yet; start with `failout plan --to VERSION`")
     for run in data["runs"]:
@@ -44,6 +44,10 @@ def human_status(data: dict[str, Any]) -> str:
     if not data["runs"] and data["last"]:
         parts.append(human_run(data["last"]))
     return "\n\n".join(parts)
+
+
+def _whose(service: str) -> str:
+    return "every service" if service == "*" else service
 
 
 def human_run(run: dict[str, Any]) -> str:

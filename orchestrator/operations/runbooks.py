@@ -28,7 +28,7 @@ from orchestrator.operations.drill_steps import outcome_of_drill
 from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
 from orchestrator.operations.regions import order_return, regions_of, start_evacuation
-from orchestrator.operations.switches import turn
+from orchestrator.operations.switches import still_on, turn, whose
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
 
@@ -240,7 +240,12 @@ class BoundOperations:
             reason=call.reason,
             now=now,
         )
-        return Outcome(True, "deploys and drills start no more" if on else "deploys and drills may start")
+        if on:
+            return Outcome(True, "deploys and drills start no more")
+        left = await still_on(self._store, self._world.topology.service, "freeze")
+        told = "; ".join(f"still on for {whose(s.service)}, set by {s.author}: {s.reason}" for s in left)
+        ours = f"freeze is off for {self._world.topology.service}"
+        return Outcome(True, f"{ours}, but {told} (I14)" if left else "deploys and drills may start")
 
     async def _zone_out(self, call: Call) -> Run:
         begun = await self._begun(call)
