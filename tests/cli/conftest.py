@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli.shell import MANIFEST, TOPOLOGY, Shell
+from cli.shell import MANIFEST, TOPOLOGY, Ended, Say, Shell
+
+from orchestrator.cli import run
 
 # A fleet of one at 24 requests/s in all: a zone that is out leaves the other at 0.6 of what it can.
 # What is looked at is what is printed: a machine that stands still for a moment shall not make the version slow.
@@ -35,6 +37,19 @@ def service(shell: Shell) -> Shell:
     (shell.folder / "agent.token").write_text("t" * 40)
     (shell.folder / "agent.token").chmod(0o600)
     return shell
+
+
+@pytest.fixture
+def say(service: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
+    """`failout` in this process and in the folder of a service."""
+    monkeypatch.chdir(service.folder)
+
+    def said(*args: str) -> Ended:
+        code = run([*args])
+        out, err = capfd.readouterr()
+        return Ended(code, out, err)
+
+    return said
 
 
 @pytest.fixture(scope="session")
