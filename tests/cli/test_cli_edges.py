@@ -83,7 +83,7 @@ def test_wrong_names_in_a_service_are_one_line_and_change_nothing(
         ("failout.yaml", "service: [\n", "failout.yaml:2: not YAML"),
         ("failout.yaml", "\x00", "failout.yaml: not YAML"),
         ("failout.yaml", "service: gates\nservice: x\n", "failout.yaml:2: key 'service' stands twice in failout.yaml"),
-        ("failout.yaml", "service: gates\ndatabase: mysql://x\n", "state must be a folder or a postgresql:// URL, not mysql://"),
+        ("failout.yaml", "service: gates\ndatabase: mysql://x\n", "failout.yaml:2: 'database' in failout.yaml is a PostgreSQL URL such as postgresql://failout@HOST/failout"),
         ("topology.json", "{", "topology.json is no topology document"),
         ("topology.json", "[]", "topology.json is no topology document of schema 1: an object is expected, not list"),
         ("topology.json", json.dumps({**TOPOLOGY, "regions": [{**REGION, "weight": -1}]}), "'weight' must be a number, 0 or more, not -1"),
