@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, options
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Store, Switch, SwitchName
 
-reason_option = click.option("--reason", required=True, help="Why; it goes into the audit log.")
+reason_option = click.option("--reason", type=REASON, required=True, help="Why; it goes into the audit log.")
 every_option = click.option("--every-service", is_flag=True, help="Of this state, not only that of failout.yaml.")
 _MEANS = {
     ("freeze", True): "nothing new starts; what is out comes back, evacuations go on.",
@@ -52,7 +52,14 @@ def turn(config: Path | None, name: SwitchName, *, on: bool, reason: str, every_
         return [] if on else await switches.still_on(store, service, name)
 
     left = asyncio.run(with_store(settings, act))
-    data = {"schema": 1, "switch": name, "on": on, "service": service, "author": author(), "reason": reason}
+    data: dict[str, Any] = {
+        "schema": 1,
+        "switch": name,
+        "on": on,
+        "service": service,
+        "author": author(),
+        "reason": reason,
+    }
     data["still_on"] = [{"service": s.service, "author": s.author, "reason": s.reason} for s in left]
     emit(data, as_json=as_json, human=lambda: _told(name, service, settings.service, left, on=on))
 

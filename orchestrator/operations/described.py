@@ -15,6 +15,7 @@ from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.script import command_of
 from orchestrator.engine.ports import Record, Run
+from orchestrator.operations.kinds import region_return
 
 
 def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def describe_region(run: Run) -> dict[str, Any]:
         "regions": list(state.regions),
         "weights": dict(state.weights),
         "share": step if state.phase is Phase.RETURNING else None,
-        "next_command": None if run.finished else f"failout region return {state.regions[0]}",
+        "next_command": None if run.finished else region_return(state.regions),
     }
 
 

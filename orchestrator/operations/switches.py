@@ -38,7 +38,7 @@ async def still_on(store: Store, service: str, name: SwitchName) -> list[Switch]
     ]
 
 
-def ends(name: SwitchName, service: str) -> str:
+def ends(name: str, service: str) -> str:
     """The command that turns this switch off: one for every service is no service's own."""
     command = "failout unfreeze --reason ..." if name == "freeze" else "failout kill-switch off --reason ..."
     return command + (" --every-service" if service == EVERY_SERVICE else "")
