@@ -41,7 +41,7 @@ from orchestrator.ports import Peer
 SCHEMA_VERSION: Final = 5
 # What libpq and the server say when no waiting helps.
 _TO_MEND: Final = re.compile(
-    r"authentication failed|no password supplied|pg_hba\.conf|does not exist|permission denied|"
+    r"authentication failed|no password supplied|pg_hba\.conf|does not exist|permission denied|invalid |"
     r"(resolve|translate) host|does not support SSL|certificate"
 )
 Row = Sequence[Any]

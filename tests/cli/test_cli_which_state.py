@@ -34,6 +34,15 @@ def test_a_mistyped_database_is_no_new_and_empty_state(say: Say, service: Shell,
     assert before == service.files()
 
 
+def test_a_port_that_is_no_number_is_rejected_and_no_password_told(say: Say, service: Shell) -> None:
+    (service.folder / "failout.yaml").write_text("service: gates\ndatabase: postgresql://ada:secret@127.0.0.1:port/x\n")
+    for command in (("status",), ("freeze", *WHY)):
+        ended = say(*command)
+        assert (2, True) == (ended.code, ended.err.startswith("failout: state database: ")), ended.err
+        assert "port" in ended.err
+        assert "secret" not in ended.err
+
+
 def test_both_forms_of_a_postgresql_url_are_taken_as_they_are() -> None:
     urls = ["postgresql://a,b/x?target_session_attrs=read-write", "postgres://ada@h:5432/x", "postgresql:///x"]
     assert urls == [database_url(url) for url in urls]
