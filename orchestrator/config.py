@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import isfinite
@@ -167,13 +168,42 @@ def read_settings(path: Path) -> Settings:
         service=doc.text("service"),
         topology=here / doc.text("topology", "topology.json"),
         releases=here / doc.text("releases", "releases"),
-        state=here / doc.text("state", ".failout"),
+        state=here / _folder(doc),
         agent_token_file=here / doc.text("agent_token_file", "agent.token"),
         policy=policy,
         objective=_read_objective(doc.sub("objective")) if "objective" in doc.values else Objective(),
-        database=doc.text("database") if "database" in doc.values else None,
+        database=_database(doc) if "database" in doc.values else None,
         drills=_read_drills(doc.sub("drills"), signals) if "drills" in doc.values else DrillPolicy(),
         signals=signals,
+    )
+
+
+def _folder(doc: Doc) -> str:
+    text = doc.text("state", ".failout")
+    if "://" in text:
+        doc.fail("state", "'state' in failout.yaml is a folder of files; a PostgreSQL URL is its 'database'")
+    return text
+
+
+def _database(doc: Doc) -> str:
+    try:
+        return database_url(doc.text("database"))
+    except ValueError as error:
+        doc.fail("database", f"'database' in {doc.where} {error}")
+
+
+def database_url(text: str) -> str:
+    """Return the URL of a PostgreSQL database as given. Raise ValueError for anything else: it would name a new, empty folder.
+
+    Of what is wrong only the beginning is told: a password may follow.
+    """
+    if text.startswith(("postgresql://", "postgres://")):
+        return text
+    begins = re.match(r"[\w.+-]*:?/{0,2}", text)
+    told = begins.group() if begins else ""
+    raise ValueError(
+        f"is a PostgreSQL URL such as postgresql://failout@HOST/failout, and begins with postgresql:// or postgres://, "
+        f"not with {told!r}; a folder of files is 'state'"
     )
 
 

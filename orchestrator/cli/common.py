@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,29 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 HOME = Path(".failout")
+
+
+class Text(click.types.StringParamType):
+    """A text that says something: what is around it is dropped, and nothing but blanks is no reason."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        told = super().convert(value, param, ctx).strip()
+        if not told:
+            self.fail("it is empty; say why, for whoever reads the records", param, ctx)
+        return told
+
+
+class Number(click.FloatRange):
+    """A finite number: nan is in every range and inf never over."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
+REASON = Text()
 
 
 def options(command: F) -> F:
@@ -73,7 +97,7 @@ def glance(config: Path | None, look: Callable[[Glance, str], T], empty: Callabl
 
     settings = read_settings(find_config(config))
     place = Place.of(settings.database or settings.state)
-    if empty is not None and place.file is not None and not (place.file.exists() and place.file.stat().st_size):
+    if empty is not None and place.file is not None and not place.written():
         return empty(settings.service)
     with glance_at(place) as rows:
         return look(rows, settings.service)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import HOME, options, seconds, table
+from orchestrator.cli.common import HOME, Number, options, seconds, table
 from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("demo")
-@click.option(
-    "--rate", type=click.FloatRange(10, 2000), default=300.0, show_default=True, help="Users' requests a second."
-)
+@click.option("--rate", type=Number(10, 2000), default=300.0, show_default=True, help="Users' requests a second.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--instances", type=click.IntRange(1, 9), default=3, show_default=True, help="Instances in each zone.")
 @click.option("--aws", multiple=True, default=("us-east-1:3",), show_default=True, help="REGION[:ZONES]; repeat.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, glance, options, seconds
 from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
@@ -45,7 +45,7 @@ SILENCE_S: Final = 2.0
     type=click.Choice(["hold", "rollback-zone", "rollback-all"]),
     help="What to do with a zone whose upgrade fails; default: policy.on_failure of failout.yaml.",
 )
-@click.option("--reason", default="release", show_default=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, default="release", show_default=True, help="Why; it goes into the records.")
 @click.option(
     "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds, table
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, glance, options, seconds, table
 from orchestrator.cli.status import human_run
 from orchestrator.core.errors import NotFound
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.machine import Json
     from orchestrator.engine.glance import Glance
+    from orchestrator.engine.ports import Run
 
     Given = Callable[..., None]
 
@@ -52,10 +53,13 @@ def list_(config: Path | None, limit: int, *, as_json: bool) -> None:
 def show(run: str, config: Path | None, *, as_json: bool) -> None:
     """Show one deploy: zones, phases, and everything that happened."""
     from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.operations.kinds import require_kind  # noqa: PLC0415
     from orchestrator.operations.report import report_folder  # noqa: PLC0415
     from orchestrator.operations.status import describe_run, zone_phases  # noqa: PLC0415
 
     def look(rows: Glance, service: str) -> dict[str, Any]:
+        found = rows.load(run)
+        require_kind(found, "deploy", "show")
         records = rows.events(run)
         events = [
             {
@@ -68,7 +72,7 @@ def show(run: str, config: Path | None, *, as_json: bool) -> None:
             }
             for r in records
         ]
-        described = describe_run(rows.load(run), rows.usual(service), datetime.now(UTC))
+        described = describe_run(found, rows.usual(service), datetime.now(UTC))
         return {"schema": 1, "service": service, **described, "phases": zone_phases(records), "events": events}
 
     data = glance(config, look)
@@ -95,7 +99,7 @@ def _order(kind: str, help_: str, *, may_override: bool = False) -> None:
 
     @command.command(kind, help=help_)
     @click.argument("run", required=False)
-    @click.option("--reason", required=True, help="Why; it goes into the records.")
+    @click.option("--reason", type=REASON, required=True, help="Why; it goes into the records.")
     @override_option
     @config_option
     @options
@@ -114,11 +118,21 @@ def _give(
     config: Path | None, run: str | None, kind: str, reason: str, args: Mapping[str, Json], *, as_json: bool
 ) -> None:
     """Without RUN: to the deploy that has not ended."""
-    run = run or glance(config, _unfinished)
+    from orchestrator.operations.kinds import carrying_command, require_kind  # noqa: PLC0415
+
+    def told_to(rows: Glance, service: str) -> Run:
+        found = rows.load(run or _unfinished(rows, service))
+        # A region's move and a drill have no command of their own for these.
+        others = frozenset({"region", "drill"} if kind in {"pause", "resume", "abort"} else ())
+        require_kind(found, "deploy", kind, also=others)
+        return found
+
+    found = glance(config, told_to)  # An order for a run that is not there must not make a state file.
+    run = found.id
     number = asyncio.run(_post(config, run, kind, reason, args))
     data = {"schema": 1, "run": run, "order": number, "kind": kind}
     told = f"{kind} ordered for {run}; it takes effect between two steps.\nnext: failout status"
-    told += "   (if no process carries it: failout deploy --resume)"
+    told += f"   (if no process carries it: {carrying_command(run, found.kind)})"
     emit(data, as_json=as_json, human=lambda: told)
 
 
@@ -136,7 +150,6 @@ async def _post(config: Path | None, run: str, kind: str, reason: str, args: Map
     from orchestrator.operations.deploys import order  # noqa: PLC0415
     from orchestrator.operations.planning import require_whole  # noqa: PLC0415
 
-    glance(config, lambda rows, _: rows.load(run))  # An order for a run that is not there must not make a state file.
     settings = read_settings(find_config(config))
     if "target" in args:
         require_whole(ReleaseFolder(settings.releases).get(str(args["target"])), read_topology(settings.topology))
@@ -156,7 +169,7 @@ _order("rollback", "Bring every zone back to the version it had, newest first, a
 @command.command()
 @click.argument("run", required=False)
 @click.option("--to", "version", required=True, help="The version that takes the place of the one being deployed.")
-@click.option("--reason", required=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, required=True, help="Why; it goes into the records.")
 @config_option
 @options
 def retarget(run: str | None, version: str, reason: str, config: Path | None, *, as_json: bool) -> None:

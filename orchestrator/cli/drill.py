@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, table
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, glance, options, table
 from orchestrator.cli.drill_schedule import command as schedule
 from orchestrator.cli.drill_schedule import human_schedules, listed
 from orchestrator.cli.status import human_run
@@ -59,7 +59,9 @@ command.add_command(schedule)
     multiple=True,
     help="Outcome signal, instead of drills.outcome_signals; several may be named.",
 )
-@click.option("--reason", default="a drill by hand", show_default=True, help="Why; it goes into the records.")
+@click.option(
+    "--reason", type=REASON, default="a drill by hand", show_default=True, help="Why; it goes into the records."
+)
 @log_option
 @config_option
 @options

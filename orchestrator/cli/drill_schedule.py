@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, table
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, glance, options, table
 from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from orchestrator.core.schedule import DrillSchedule
 
 F = Callable[..., Any]
-reason_option = click.option("--reason", required=True, help="Why; it goes into the records and the audit log.")
+reason_option = click.option(
+    "--reason", type=REASON, required=True, help="Why; it goes into the records and the audit log."
+)
 
 
 @click.group("schedule")

@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, options
 
 if TYPE_CHECKING:
-    from orchestrator.engine.ports import SwitchName
+    from orchestrator.engine.ports import Store, Switch, SwitchName
 
-reason_option = click.option("--reason", required=True, help="Why; it goes into the audit log.")
+reason_option = click.option("--reason", type=REASON, required=True, help="Why; it goes into the audit log.")
 every_option = click.option("--every-service", is_flag=True, help="Of this state, not only that of failout.yaml.")
 _MEANS = {
-    (
-        "freeze",
-        True,
-    ): "nothing new starts; what is out comes back, evacuations go on.\nnext: failout unfreeze --reason ...",
-    ("freeze", False): "deploys and drills may start again.\nnext: failout status",
-    ("kill", True): "every automatic act stops; people may still act.\nnext: failout kill-switch off --reason ...",
-    ("kill", False): "automatic acts go on.\nnext: failout status",
+    ("freeze", True): "nothing new starts; what is out comes back, evacuations go on.",
+    ("freeze", False): "deploys and drills may start again.",
+    ("kill", True): "every automatic act stops; people may still act.",
+    ("kill", False): "automatic acts go on.",
 }
 
 
@@ -49,13 +46,33 @@ def turn(config: Path | None, name: SwitchName, *, on: bool, reason: str, every_
     settings = read_settings(find_config(config))
     service = EVERY_SERVICE if every_service else settings.service
     now = datetime.now(UTC)
-    asyncio.run(
-        with_store(
-            settings,
-            lambda store: switches.turn(store, service, name, on=on, author=author(), reason=reason, now=now),
-        )
-    )
-    whose = "every service" if every_service else service
-    data = {"schema": 1, "switch": name, "on": on, "service": service, "author": author(), "reason": reason}
-    told = f"{name} is {'on' if on else 'off'} for {whose}: {_MEANS[name, on]}"
-    emit(data, as_json=as_json, human=lambda: told)
+
+    async def act(store: Store) -> list[Switch]:
+        await switches.turn(store, service, name, on=on, author=author(), reason=reason, now=now)
+        return [] if on else await switches.still_on(store, service, name)
+
+    left = asyncio.run(with_store(settings, act))
+    data: dict[str, Any] = {
+        "schema": 1,
+        "switch": name,
+        "on": on,
+        "service": service,
+        "author": author(),
+        "reason": reason,
+    }
+    data["still_on"] = [{"service": s.service, "author": s.author, "reason": s.reason} for s in left]
+    emit(data, as_json=as_json, human=lambda: _told(name, service, settings.service, left, on=on))
+
+
+def _told(name: SwitchName, service: str, ours: str, left: list[Switch], *, on: bool) -> str:
+    """What was turned, what that means, and what to run next; what is still on is never told as ended (I14)."""
+    from orchestrator.engine.ports import EVERY_SERVICE  # noqa: PLC0415
+    from orchestrator.operations.switches import ends, whose  # noqa: PLC0415
+
+    told = f"{name} is {'on' if on else 'off'} for {whose(service)}"
+    if not left:
+        return f"{told}: {_MEANS[name, on]}\nnext: {ends(name, service) if on else 'failout status'}"
+    still = "; ".join(f"still on for {whose(s.service)}, set by {s.author}: {s.reason}" for s in left)
+    first = min(left, key=lambda s: s.service not in {ours, EVERY_SERVICE})
+    elsewhere = "" if first.service in {ours, EVERY_SERVICE} else f" --config FILE   (failout.yaml of {first.service})"
+    return f"{told}, but {still} (I14).\nnext: {ends(name, first.service)}{elsewhere}"

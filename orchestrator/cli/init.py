@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from orchestrator.cli.common import emit, options
-from orchestrator.core.errors import Rejected
+from orchestrator.core.errors import Rejected, Transient
 
 if TYPE_CHECKING:
     from orchestrator.core.policy import DeployPolicy
 
+FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 # Every key of the policy, in the order in which a deploy meets it. `test_init` fails when one is missing.
 POLICY = {
     "max_utilisation": "I3: what survivors may be loaded to once a zone is out, 0..1",
@@ -68,17 +71,39 @@ def command(service: str, *, force: bool, as_json: bool) -> None:
 
     path = Path("failout.yaml")
     text = document(service, DeployPolicy())
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
     try:
-        with os.fdopen(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
-            file.write(text)
+        _write(path, text, force=force)
     except FileExistsError:
         raise Rejected(f"{path} is there already; --force replaces it") from None
     except OSError as error:
-        raise Rejected(f"{path} cannot be written: {error.strerror}") from None
+        why = f"{path} cannot be written: {error.strerror}"
+        if error.errno in FULL:
+            raise Transient(f"{why}; nothing was changed: free some space, then run it again") from error
+        raise Rejected(why) from None
     data = {"schema": 1, "path": str(path.resolve())}
     told = f"wrote {path}\nnext: put your topology document in topology.json, then run `failout doctor`"
     emit(data, as_json=as_json, human=lambda: told)
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Whole or not at all: written beside it, then put in its place. Raises OSError; FileExistsError without `force`."""
+    if not force and os.path.lexists(path):
+        raise FileExistsError
+    target = path.resolve()  # A link stays one.
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if force:
+            if target.exists():
+                partial.chmod(stat.S_IMODE(target.stat().st_mode))
+            partial.replace(target)
+        else:
+            target.hardlink_to(partial)  # which fails where another has made one meanwhile
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def document(service: str, policy: DeployPolicy) -> str:

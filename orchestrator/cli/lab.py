@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import HOME, emit, options, table
+from orchestrator.cli.common import HOME, Number, emit, options, table
 
 name_option = click.option("--name", default="default", show_default=True, help="Which lab; several can be up.")
 
@@ -37,7 +37,7 @@ def command() -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--autoscale",
-    type=click.FloatRange(0.1, 1.0),
+    type=Number(0.1, 1.0),
     metavar="TARGET",
     help="Autoscalers keep the load per instance at this share of rps_per_instance (default: nothing scales by itself).",
 )
@@ -180,8 +180,8 @@ def heal(zone: str, name: str, *, as_json: bool) -> None:
 @click.option("--method", default="*", show_default=True, help="HTTP method (Azure).")
 @click.option("--count", type=click.IntRange(1, 100_000), default=1, show_default=True, help="How many calls.")
 @click.option("--code", help="Error code instead of the kind's own, such as ExpiredToken.")
-@click.option("--retry-after", "retry_after_s", type=float, help="Seconds, sent as Retry-After.")
-@click.option("--delay", "delay_s", type=float, default=0.0, help="Seconds before the call is looked at.")
+@click.option("--retry-after", "retry_after_s", type=Number(min=0), help="Seconds, sent as Retry-After.")
+@click.option("--delay", "delay_s", type=Number(min=0), default=0.0, help="Seconds before the call is looked at.")
 @name_option
 @options
 def cloud_fault(cloud: str, kind: str, name: str, *, as_json: bool, **given: object) -> None:
@@ -196,10 +196,8 @@ def cloud_fault(cloud: str, kind: str, name: str, *, as_json: bool, **given: obj
 
 @command.command()
 @name_option
-@click.option(
-    "--rate", type=click.FloatRange(1, 5000), default=300.0, show_default=True, help="Requests a second, open loop."
-)
-@click.option("--seconds", type=click.FloatRange(1, 86400), help="End after this long; default: at Ctrl-C.")
+@click.option("--rate", type=Number(1, 5000), default=300.0, show_default=True, help="Requests a second, open loop.")
+@click.option("--seconds", type=Number(1, 86400), help="End after this long; default: at Ctrl-C.")
 @click.option("--curve", type=click.Choice(["constant", "day"]), default="constant", show_default=True)
 @click.option("--then", multiple=True, metavar="RATE@SECOND", help="From that second on another rate; repeat.")
 @click.option("--seed", type=int, default=0, show_default=True)

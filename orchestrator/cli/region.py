@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, options
 from orchestrator.cli.status import human_run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def command() -> None:
 @command.command()
 @click.argument("region", required=False)
 @cloud_option
-@click.option("--reason", required=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, required=True, help="Why; it goes into the records.")
 @click.option(
     "--override", multiple=True, help="Skip this rule: I1, I2 or I3. Your name stands beside it in the audit log."
 )
@@ -85,7 +85,7 @@ def evacuate(
 @command.command("return")
 @click.argument("region", required=False)
 @cloud_option
-@click.option("--reason", required=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, required=True, help="Why; it goes into the records.")
 @log_option
 @config_option
 @options

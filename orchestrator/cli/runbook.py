@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, glance, options, seconds, table
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, glance, options, seconds, table
 from orchestrator.core.errors import NotFound, Rejected
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def check(names: tuple[str, ...], config: Path | None, *, as_json: bool) -> None
 @param_option
 @click.option("--dry-run", is_flag=True, help="Look at every condition, print every command, change nothing.")
 @click.option("--yes", is_flag=True, help="Answer every question with yes.")
-@click.option("--reason", help="Why; it goes into the records. Default: the runbook's title.")
+@click.option("--reason", type=REASON, help="Why; it goes into the records. Default: the runbook's title.")
 @log_option
 @config_option
 @options
@@ -226,14 +226,14 @@ def run(
 def resume(run_id: str | None, log: str, config: Path | None, *, retry: bool, yes: bool, as_json: bool) -> None:
     """Carry on with a runbook that was interrupted, paused or held; the newest, unless RUN is named."""
     from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.operations.kinds import require_kind  # noqa: PLC0415
     from orchestrator.operations.runbooks import order_runbook, unfinished_runbook  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
 
     async def begin(store: Store, topology: Topology) -> Run:
         found = await (store.load(run_id) if run_id else unfinished_runbook(store, topology.service))
-        if found.kind != "runbook":
-            raise Rejected(f"run {found.id} is a {found.kind}, no runbook")
+        require_kind(found, "runbook", "resume")
         if not found.finished and (found.status == "paused" or (retry and found.status == "held")):
             now = datetime.now(UTC)
             await order_runbook(store, found.id, "resume", author=author(), reason="at the terminal", now=now)
@@ -307,7 +307,9 @@ async def _order(settings: Settings, run_id: str, kind: str, reason: str) -> int
 def _answer(kind: str, help_: str) -> None:
     @command.command(kind, help=help_)
     @click.argument("run_id", metavar="RUN")
-    @click.option("--reason", default="looked at it", show_default=True, help="Why; it goes into the records.")
+    @click.option(
+        "--reason", type=REASON, default="looked at it", show_default=True, help="Why; it goes into the records."
+    )
     @config_option
     @options
     def give(run_id: str, reason: str, config: Path | None, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BLIND_S: Final = 10.0  # Not well when the rows could not be read for so long.
 BEAT_S: Final = 5.0  # between two words to systemd's watchdog
 CHECK_S: Final = 0.2
+PORT_MAX: Final = 65535
 
 
 @click.command("serve")
@@ -61,17 +63,21 @@ def command(
     PostgreSQL several may serve; what one that dies was carrying, another carries on within five seconds.
     """
     from orchestrator.cli.logs import logger  # noqa: PLC0415
-    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.config import database_url, read_settings  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
-    settings = replace(settings, database=database) if database else settings
+    if database is not None:
+        try:
+            settings = replace(settings, database=database_url(database))
+        except ValueError as error:
+            raise Rejected(f"--database (FAILOUT_DATABASE) {error} in failout.yaml") from None
     asyncio.run(_serve(settings, name or socket.gethostname(), _endpoint(listen), token_file, logger(log)))
 
 
 def _endpoint(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise Rejected(f"--listen is ADDRESS:PORT, not {text!r}")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > PORT_MAX:
+        raise Rejected(f"--listen is ADDRESS:PORT, the port from 0 to {PORT_MAX}, not {text!r}")
     return host.strip("[]"), int(port)
 
 

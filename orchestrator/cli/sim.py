@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.common import emit, options, table
+from orchestrator.cli.common import Number, emit, options, table
 
 VIOLATED = 10
 
@@ -18,7 +18,7 @@ VIOLATED = 10
 @click.option("--seeds", type=click.IntRange(1), default=200, show_default=True, help="How many histories.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes; default: one for each processor.")
-@click.option("--minutes", type=click.FloatRange(0.01), help="Go on for so long instead of --seeds.")
+@click.option("--minutes", type=Number(0.01), help="Go on for so long instead of --seeds.")
 @click.option("--seed", "--replay", "seed", type=click.IntRange(0), help="Tell the whole history of one seed instead.")
 @options
 @click.pass_context

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, options
 from orchestrator.core.errors import Rejected
 
 if TYPE_CHECKING:
     from orchestrator.engine.place import Place
 
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+OLDEST: Final = timedelta(days=36500)
 
 
 @click.group("state")
@@ -46,7 +47,7 @@ def backup_(file: Path, config: Path | None, *, as_json: bool) -> None:
 
 @command.command("restore")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--reason", required=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, required=True, help="Why; it goes into the records.")
 @config_option
 @options
 def restore_(file: Path, reason: str, config: Path | None, *, as_json: bool) -> None:
@@ -61,7 +62,7 @@ def restore_(file: Path, reason: str, config: Path | None, *, as_json: bool) -> 
     data = {"schema": 1, "file": str(file), "kept": str(kept) if kept else None, "paused": paused}
     lines = [f"state restored from {file}", *([f"what was there is kept as {kept}"] if kept else [])]
     lines += [
-        f"{run} was unfinished: it is paused\nnext: failout deployments show {run}   (then: resume, or abort)"
+        f"{run} was unfinished: it pauses before it does anything\nnext: failout report show {run}   (then: resume, or abort)"
         for run in paused
     ]
     emit(data, as_json=as_json, human=lambda: "\n".join(lines))
@@ -84,7 +85,7 @@ async def _pause_all(place: Place, reason: str) -> list[str]:
 
 @command.command("prune")
 @click.option("--older-than", required=True, metavar="AGE", help="90d, 12w or 48h: runs that ended before that.")
-@click.option("--reason", default="retention", show_default=True, help="Why; it goes into the records.")
+@click.option("--reason", type=REASON, default="retention", show_default=True, help="Why; it goes into the records.")
 @config_option
 @options
 def prune_(older_than: str, reason: str, config: Path | None, *, as_json: bool) -> None:
@@ -98,7 +99,10 @@ def _age(text: str) -> timedelta:
     match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text)
     if not match:
         raise Rejected(f"--older-than is a number and h, d or w, such as 90d, not {text!r}")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    age = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if age > OLDEST:
+        raise Rejected(f"--older-than is at most {OLDEST.days}d, a hundred years, not {text!r}")
+    return age
 
 
 async def _prune(place: Place, age: timedelta, told: str, reason: str) -> int:

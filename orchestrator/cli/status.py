@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from orchestrator.cli.common import config_option, emit, glance, options, seconds, table
+from orchestrator.cli.common import config_option, emit, find_config, glance, options, seconds, table
 
 RULE: Final = re.compile(r"\bI\d+\b")
 
@@ -26,6 +26,7 @@ def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
 
     while True:
         data = glance(config, lambda rows, service: status(rows, service, datetime.now(UTC)), nothing_yet)
+        data["carried"] = _carried(config)
         if watch and not as_json:
             click.clear()
         emit(data, as_json=as_json, human=functools.partial(human_status, data))
@@ -36,14 +37,42 @@ def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
 
 def human_status(data: dict[str, Any]) -> str:
     parts = [f"service {data['service']}"]
-    parts += [f"{s['name']} is on: {s['reason']} ({s['author']})" for s in data["switches"]]
+    parts += [f"{s['name']} is on for {_whose(s['service'])}: {s['reason']} ({s['author']})" for s in data["switches"]]
     if not data["runs"] and not data["last"]:
         parts.append("nothing was deployed yet; start with `failout plan --to VERSION`")
     for run in data["runs"]:
-        parts.append(human_run(run))
+        parts.append(human_run(run) if data["carried"] is not False else _orphaned(run))
     if not data["runs"] and data["last"]:
         parts.append(human_run(data["last"]))
     return "\n\n".join(parts)
+
+
+def _carried(config: Path | None) -> bool | None:
+    from orchestrator.config import read_settings  # noqa: PLC0415
+    from orchestrator.engine.place import Place  # noqa: PLC0415
+
+    settings = read_settings(find_config(config))
+    return Place.of(settings.database or settings.state).carried()
+
+
+def _orphaned(run: dict[str, Any]) -> str:
+    """A run of an embedded state that no process holds: killed while it worked, or left to wait."""
+    from orchestrator.operations.kinds import carrying_command  # noqa: PLC0415
+
+    command = carrying_command(run["run"], run["kind"])
+    evidence = "  no process carries it: nobody holds the state's lock"
+    if run["status"] != "active":
+        return f"{human_run(run)}\n{evidence}; `{command}` does"
+    doing, stands = run["doing"], ""
+    if doing:
+        stands = (
+            f"; it stands at {doing['effect']} {doing['zone'] or ''}".rstrip() + f" since {seconds(doing['seconds'])}"
+        )
+    return human_run({**run, "doing": None, "next_command": None}) + f"\n{evidence}{stands}\nnext: {command}"
+
+
+def _whose(service: str) -> str:
+    return "every service" if service == "*" else service
 
 
 def human_run(run: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from orchestrator.cli.common import author, config_option, emit, find_config, options
+from orchestrator.cli.common import REASON, author, config_option, emit, find_config, options
 from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
@@ -27,7 +27,9 @@ F = Callable[..., Any]
 log_option = click.option(
     "--log", type=click.Choice(["human", "json", "none"]), default="human", show_default=True, help="On stderr."
 )
-reason_option = click.option("--reason", required=True, help="Why; it goes into the records and the audit log.")
+reason_option = click.option(
+    "--reason", type=REASON, required=True, help="Why; it goes into the records and the audit log."
+)
 expires_option = click.option(
     "--expires", default="1h", show_default=True, help="How long it may be out, such as 30m or 2h (I8)."
 )
@@ -231,7 +233,7 @@ def _order(
     who = Person(author(), reason, datetime.now(UTC))
     run = asyncio.run(with_store(settings, lambda store: order_outing(store, topology, zone, kind, who, args)))
     data = {"schema": 1, "zone": zone, "run": run.id, "kind": kind}
-    told = f"{kind} ordered for {zone}.\nnext: failout status   (if no process carries it: failout zone restore {zone})"
+    told = f"{kind} ordered for {zone}.\nnext: failout status   (if no process carries it: failout serve)"
     emit(data, as_json=as_json, human=lambda: told)
 
 

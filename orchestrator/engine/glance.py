@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Final
 
-from orchestrator.core.errors import NotFound, Rejected
+from orchestrator.core.errors import FailoutError, NotFound, Rejected, StoreAway
 from orchestrator.core.machine import Order
 from orchestrator.core.proof import Proof
 from orchestrator.core.proof import parse as parse_proof
@@ -39,6 +39,11 @@ from orchestrator.engine.ports import (
 from orchestrator.ports import Peer
 
 SCHEMA_VERSION: Final = 6
+# What libpq and the server say when no waiting helps.
+_TO_MEND: Final = re.compile(
+    r"authentication failed|no password supplied|pg_hba\.conf|does not exist|permission denied|invalid |"
+    r"(resolve|translate) host|does not support SSL|certificate"
+)
 Row = Sequence[Any]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Row]]
 
@@ -201,9 +206,12 @@ def glance_at(place: Place) -> Iterator[Glance]:
             yield _checked(Glance(query))
         return
     nothing = NotFound(f"no state in {place.file.parent}: nothing was deployed from here yet")
-    if not place.file.exists():
+    if not place.written():
         raise nothing
-    with sqlite_errors(place.file), closing(sqlite3.connect(f"{place.file.as_uri()}?mode=ro", uri=True)) as connection:
+    with (
+        sqlite_errors(place.file, "read"),
+        closing(sqlite3.connect(f"{place.file.as_uri()}?mode=ro", uri=True)) as connection,
+    ):
         connection.execute("PRAGMA busy_timeout = 2000")
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise nothing  # Its first command has made the file, and is about to make the tables.
@@ -223,7 +231,15 @@ def _postgres(url: str) -> Iterator[Query]:
         with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
             yield lambda sql, given: connection.execute(re.sub(r":(\w+)", r"%(\1)s", sql).encode(), given).fetchall()
     except psycopg.Error as error:
-        raise Rejected(f"state database: {str(error).splitlines()[0]}") from error
+        raise database_failure(error, away=isinstance(error, psycopg.OperationalError)) from error
+
+
+def database_failure(error: Exception, *, away: bool) -> FailoutError:
+    """StoreAway when waiting may help (refused, timed out, starting up), Rejected when a person must mend the URL or rights."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    if away and not _TO_MEND.search(str(error)):
+        return StoreAway(f"state database: {first}; run it again once the database answers")
+    return Rejected(f"state database: {first}")
 
 
 def _at(text: str) -> datetime:

@@ -64,7 +64,7 @@ def slot_for(
         f"run {run} may not take {zone} out: run {blocking.run} has {blocking.zone} of {service} out "
         f"since {blocking.since:%Y-%m-%d %H:%M:%S} UTC",
         zone=zone,
-        next_command=f"failout deployments show {blocking.run}",
+        next_command=f"failout report show {blocking.run}",
     )
 
 

@@ -64,6 +64,37 @@ class Place:
     def file(self) -> Path | None:
         return self.folder / "failout.db" if self.folder else None
 
+    def written(self) -> bool:
+        """Whether there is an embedded state with something in it. Raise Rejected when that cannot be seen."""
+        if self.folder is None:
+            return False
+        try:
+            return (self.folder / "failout.db").stat().st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unusable(self.folder, error, "read") from error
+
+    def carried(self) -> bool | None:
+        """Whether a process holds the embedded state; None where nobody can tell, as of a database. Changes nothing."""
+        if self.folder is None:
+            return None
+        try:
+            descriptor = os.open(self.folder / "failout.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return False
+
     def prepare(self) -> None:
         """Create folder (0700) and files (0600) before a database library does it with wider permissions.
 
@@ -121,28 +152,30 @@ class Place:
             os.close(descriptor)
 
 
-def _unusable(folder: Path, error: OSError) -> Rejected:
-    return Rejected(f"state {folder} cannot be written: {error.strerror}")
+def _unusable(folder: Path, error: OSError, verb: str = "written") -> Rejected:
+    owner = "; run it as the user that owns it" if verb == "read" and isinstance(error, PermissionError) else ""
+    return Rejected(f"state {folder} cannot be {verb}: {error.strerror}{owner}")
 
 
 @contextmanager
-def sqlite_errors(file: Path) -> Iterator[None]:
-    """Turn what SQLite says into one line and what to do about it."""
+def sqlite_errors(file: Path, verb: str = "written") -> Iterator[None]:
+    """Turn what SQLite says into one line and what to do about it. `verb`: what could not be done, `read` or `written`."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise sqlite_failure(file, error) from error
+        raise sqlite_failure(file, error, verb) from error
 
 
-def sqlite_failure(file: Path, error: BaseException) -> FailoutError:
+def sqlite_failure(file: Path, error: BaseException, verb: str = "written") -> FailoutError:
     """StoreAway when waiting or freeing space helps, else Rejected."""
     told = str(error)
     if "locked" in told or "busy" in told:
         return StoreAway(f"state {file} is busy: {told}")
     if "disk is full" in told or "disk I/O error" in told:
-        return StoreAway(f"state {file} cannot be written: {told}; free some space, then run again with --resume")
+        return StoreAway(f"state {file} cannot be {verb}: {told}; free some space, then run it again")
     if "readonly" in told or "unable to open" in told:
-        return Rejected(f"state {file} cannot be written: {told}")
+        owner = "; run it as the user that owns it" if verb == "read" else ""
+        return Rejected(f"state {file} cannot be {verb}: {told}{owner}")
     if "not a database" in told or "malformed" in told:
         return Rejected(f"state {file} is damaged: {told}; restore it from a copy, or move it away to start afresh")
     return Rejected(f"state {file} cannot be used: {told}")

@@ -16,6 +16,7 @@ from functools import lru_cache, wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     RowMapping,
@@ -30,7 +31,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.core.errors import Bug, NotFound, Rejected, StoreAway
@@ -434,17 +435,26 @@ class SqlStore:
             raise StoreAway("state database: every connection is in use") from error
 
 
+def _url(place: Place) -> URL:
+    try:
+        return make_url(place.url).set(drivername="postgresql+psycopg")
+    except (ValueError, ArgumentError):  # What it says may quote a password.
+        raise Rejected(
+            "state database: its URL cannot be read: is the port a number, is the host well-formed?"
+        ) from None
+
+
 def _reader(place: Place) -> Engine | None:
     """Connections to read PostgreSQL with: one round trip a query, where a transaction takes four."""
     if place.file is not None:
         return None
-    url = make_url(place.url).set(drivername="postgresql+psycopg")
+    url = _url(place)
     return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=KEEPALIVE)
 
 
 def _engine(place: Place) -> Engine:
     if place.file is None:
-        url = make_url(place.url).set(drivername="postgresql+psycopg")
+        url = _url(place)
         # A lost server is noticed in seconds, not after the kernel's two hours.
         return create_engine(url, pool_pre_ping=True, connect_args=KEEPALIVE)
     engine = create_engine(f"sqlite:///{place.file}")

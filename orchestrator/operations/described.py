@@ -15,6 +15,7 @@ from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.script import command_of
 from orchestrator.engine.ports import Record, Run
+from orchestrator.operations.kinds import region_return
 
 
 def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
@@ -73,8 +74,8 @@ def describe_region(run: Run) -> dict[str, Any]:
 
 
 def _next_of_region(run: Run, state: RegionState) -> str:
-    back = f"failout region return {state.regions[0]}"
-    return f"failout deployments resume {run.id}   (or: {back})" if state.paused else back
+    back = region_return(state.regions)
+    return f"failout deployments resume {run.id} --reason ...   (or: {back})" if state.paused else back
 
 
 def describe_drill(run: Run) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from orchestrator.core.errors import NotFound
 from orchestrator.core.proof import dump as dump_proof
 from orchestrator.core.schedule import next_at
 from orchestrator.core.schedule import parse as parse_schedule
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Schedule
+from orchestrator.operations.kinds import require_kind
 from orchestrator.operations.status import describe_run
 
 LISTED: Final = 50
@@ -28,10 +28,9 @@ def list_drills(rows: Glance | None, service: str, now: datetime) -> dict[str, A
 
 
 def show_drill(rows: Glance, run: str, now: datetime) -> dict[str, Any]:
-    """One drill with its history and proofs, as schemas/drill-show.json says. Raises NotFound."""
+    """One drill with its history and proofs, as schemas/drill-show.json says. Raises NotFound, or Rejected for a run of another kind."""
     found = rows.load(run)
-    if found.kind != "drill":
-        raise NotFound(f"run {run} is a {found.kind}, no drill")
+    require_kind(found, "drill", "show")
     told = describe_run(found, {}, now)
     return {
         "schema": 1,

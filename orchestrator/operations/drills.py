@@ -25,15 +25,18 @@ Launch = Callable[[str], Awaitable[None]]
 Doctor = Callable[[], Awaitable[Sequence[Finding]]]
 
 
-def require_wish(topology: Topology, wish: Wish, known: Sequence[str]) -> None:
-    """The place is there, its time is bounded, and there is a known outcome signal. Raises NotFound, Rejected, Refused (I15)."""
+def require_wish(topology: Topology, wish: Wish, known: Sequence[str], command: str = "drill run") -> None:
+    """The place is there, its time is bounded, and there is a known outcome signal. Raises NotFound, Rejected, Refused (I15).
+
+    `command`: what was asked, to which --signal is to be added.
+    """
     topology.zone(wish.place) if wish.tier == "zone" else topology.region(wish.place)
     for name in (*wish.policy.outcome_signals, *wish.policy.blocking_signals):
         if name not in known:
             raise NotFound(f"there is no signal {name!r}; failout.yaml has {', '.join(known) or 'none'}")
     if not wish.policy.outcome_signals:
         why = "a drill needs an outcome signal: somebody outside who says how the service is"
-        raise Refused("I15", why, next_command="failout drill run --signal NAME   (or drills.outcome_signals)")
+        raise Refused("I15", why, next_command=f"failout {command} ... --signal NAME   (or drills.outcome_signals)")
     if not 0 < wish.policy.duration_s <= LONGEST_S / 2:
         raise Rejected("a drill lasts up to 15 days: give --duration such as 30m")
 

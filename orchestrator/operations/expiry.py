@@ -75,5 +75,5 @@ class Expiries:
         return f"{kind} is ordered (on_expiry: {self._policy.on_expiry})"
 
     async def _tell(self, level: str, lease: Lease, what: str, evidence: str) -> None:
-        command = f"failout deployments show {lease.run}"
+        command = f"failout report show {lease.run}"
         await self._notifier.notify(Notice(level, lease.run, lease.zone, what, evidence, "I8", command))

@@ -16,6 +16,7 @@ from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Lease, Run, Store
 from orchestrator.operations.audit import recorded
+from orchestrator.operations.kinds import command_for
 from orchestrator.operations.regions import make_way, of_drill
 from orchestrator.operations.switches import refuse_switched_off
 
@@ -111,11 +112,9 @@ def taken(lease: Lease, holder: Run, zone: str | None = None) -> Refused:
     """Name who has which zone out, since when, and what to do about it."""
     since = f"{lease.since:%Y-%m-%d %H:%M:%S} UTC"
     has = f"{holder.kind} {holder.id} of {holder.author} has {lease.zone} since {since} ({holder.status})"
-    command = f"failout deployments show {holder.id}   (or: abort)"
-    if holder.kind == "outing":
-        command = f"failout zone restore {lease.zone} --reason ..."
-    if holder.kind == "region":
-        command = "failout region return --reason ..."
+    command = (
+        f"{command_for(holder, 'show')}   (or: abort)" if holder.kind == "deploy" else command_for(holder, "restore")
+    )
     why = f"{zone} may not leave: {has}; one zone may be out at a time" if zone else has
     return Refused("I1", why, zone=zone or lease.zone, next_command=command)
 
@@ -167,7 +166,7 @@ async def order_outing(
 async def _not_out(store: Store, service: str, zone: str) -> NotFound:
     for lease in await store.leases(service):
         if lease.zone == zone:
-            return NotFound(f"{zone} is in the hands of run {lease.run}: failout deployments show {lease.run}")
+            return NotFound(f"{zone} is in the hands of run {lease.run}: failout report show {lease.run}")
     return NotFound(f"{zone} is not out: no drain or evacuation of it is under way")
 
 

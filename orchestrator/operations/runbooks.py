@@ -25,10 +25,11 @@ from orchestrator.documents import Document, known_places, read_document, reason
 from orchestrator.engine.ports import Run, Store
 from orchestrator.operations.deploys import order, start_deploy
 from orchestrator.operations.drill_steps import outcome_of_drill
+from orchestrator.operations.kinds import require_kind
 from orchestrator.operations.outings import Person, order_outing, start_outing
 from orchestrator.operations.planning import make_plan, require_release
 from orchestrator.operations.regions import make_way, order_return, regions_of, start_evacuation
-from orchestrator.operations.switches import turn
+from orchestrator.operations.switches import still_on, turn, whose
 from orchestrator.workflows.runbook import Call, Outcome
 from orchestrator.workflows.world import World
 
@@ -101,8 +102,7 @@ async def order_runbook(store: Store, run: str, kind: str, *, author: str, reaso
         near = difflib.get_close_matches(kind, [str(o) for o in ORDERS], n=1)
         raise Rejected(f"{kind!r} is no order" + (f"; did you mean {near[0]!r}?" if near else ""))
     found = await store.load(run)
-    if found.kind != "runbook":
-        raise Rejected(f"run {run} is a {found.kind}, no runbook")
+    require_kind(found, "runbook", kind)
     number = await store.post_order(run, kind, author=author, reason=reason, now=now)
     await store.append_audit(author, f"runbook {kind} {run}", reason, f"order {number}", now)
     return number
@@ -245,7 +245,12 @@ class BoundOperations:
             reason=call.reason,
             now=now,
         )
-        return Outcome(True, "deploys and drills start no more" if on else "deploys and drills may start")
+        if on:
+            return Outcome(True, "deploys and drills start no more")
+        left = await still_on(self._store, self._world.topology.service, "freeze")
+        told = "; ".join(f"still on for {whose(s.service)}, set by {s.author}: {s.reason}" for s in left)
+        ours = f"freeze is off for {self._world.topology.service}"
+        return Outcome(True, f"{ours}, but {told} (I14)" if left else "deploys and drills may start")
 
     async def _zone_out(self, call: Call) -> Run:
         begun = await self._begun(call)

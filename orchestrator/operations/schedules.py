@@ -33,7 +33,7 @@ async def add_schedule(
         require_schedule(schedule)
         some = topology.regions[0]
         place = schedule.place or (some.id if schedule.tier == "region" else some.zones[0].id)
-        require_wish(topology, schedule.wish(place), signals)
+        require_wish(topology, schedule.wish(place), signals, f"drill schedule add {schedule.id}")
         await store.add_schedule(topology.service, schedule.id, dump(schedule), now)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli.shell import Shell
+from cli.shell import MANIFEST, TOPOLOGY, Ended, Say, Shell
+
+from orchestrator.cli import run
 
 # A fleet of one at 24 requests/s in all: a zone that is out leaves the other at 0.6 of what it can.
 # What is looked at is what is printed: a machine that stands still for a moment shall not make the version slow.
@@ -21,6 +24,32 @@ QUICK = {"ramp_shares": [1.0], "ramp_step_s": 2.0, "bake_s": 1.0, "bake_first_fa
 def shell(tmp_path: Path) -> Shell:
     """`failout` in an empty folder."""
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def service(shell: Shell) -> Shell:
+    """Settings of a service whose clouds nobody can reach, and a state that was never used."""
+    (shell.folder / "failout.yaml").write_text("service: gates\nstate: state\n")
+    (shell.folder / "topology.json").write_text(json.dumps(TOPOLOGY))
+    (shell.folder / "releases").mkdir()
+    for version in ("v1", "v2"):
+        (shell.folder / f"releases/{version}.yaml").write_text(MANIFEST.format(version))
+    (shell.folder / "agent.token").write_text("t" * 40)
+    (shell.folder / "agent.token").chmod(0o600)
+    return shell
+
+
+@pytest.fixture
+def say(service: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
+    """`failout` in this process and in the folder of a service."""
+    monkeypatch.chdir(service.folder)
+
+    def said(*args: str) -> Ended:
+        code = run([*args])
+        out, err = capfd.readouterr()
+        return Ended(code, out, err)
+
+    return said
 
 
 @pytest.fixture(scope="session")

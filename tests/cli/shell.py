@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+# A service whose clouds nobody can reach.
+ZONE = {"name": "us-east-1a", "instances": 1, "instances_max": 2, "rps_per_instance": 10, "fleet": {}}
+REGION = {"id": "aws/us-east-1", "cloud": "aws", "name": "us-east-1", "weight": 100, "agent_url": "http://127.0.0.1:9",
+          "front": {}, "zones": [{"id": "aws/us-east-1a", **ZONE}]}  # fmt: skip
+TIER = {"kind": "route53", "ttl_s": 5, "record": "gates.lab.", "attributes": {"hosted_zone_id": "Z1"}}
+TOPOLOGY = {"schema": 1, "service": "gates", "global": TIER, "regions": [REGION]}
+MANIFEST = "version: {0}\nimages: {{aws/us-east-1: {{digest: d, data: {{image_id: ami-1}}}}}}\n"
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class Shell:
 
     def files(self) -> set[str]:
         return {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")}
+
+
+Say = Callable[..., Ended]
 
 
 def errors(schema: str, data: object) -> list[str]:

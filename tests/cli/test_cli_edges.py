@@ -14,27 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.shell import Shell
-
-ZONE = {"name": "us-east-1a", "instances": 1, "instances_max": 2, "rps_per_instance": 10, "fleet": {}}
-REGION = {"id": "aws/us-east-1", "cloud": "aws", "name": "us-east-1", "weight": 100, "agent_url": "http://127.0.0.1:9",
-          "front": {}, "zones": [{"id": "aws/us-east-1a", **ZONE}]}  # fmt: skip
-TIER = {"kind": "route53", "ttl_s": 5, "record": "gates.lab.", "attributes": {"hosted_zone_id": "Z1"}}
-TOPOLOGY = {"schema": 1, "service": "gates", "global": TIER, "regions": [REGION]}
-MANIFEST = "version: {0}\nimages: {{aws/us-east-1: {{digest: d, data: {{image_id: ami-1}}}}}}\n"
-
-
-@pytest.fixture
-def service(shell: Shell) -> Shell:
-    """Settings of a service whose clouds nobody can reach, and a state that was never used."""
-    (shell.folder / "failout.yaml").write_text("service: gates\nstate: state\n")
-    (shell.folder / "topology.json").write_text(json.dumps(TOPOLOGY))
-    (shell.folder / "releases").mkdir()
-    for version in ("v1", "v2"):
-        (shell.folder / f"releases/{version}.yaml").write_text(MANIFEST.format(version))
-    (shell.folder / "agent.token").write_text("t" * 40)
-    (shell.folder / "agent.token").chmod(0o600)
-    return shell
+from cli.shell import REGION, TOPOLOGY, Shell
 
 
 @pytest.mark.parametrize(
@@ -103,7 +83,7 @@ def test_wrong_names_in_a_service_are_one_line_and_change_nothing(
         ("failout.yaml", "service: [\n", "failout.yaml:2: not YAML"),
         ("failout.yaml", "\x00", "failout.yaml: not YAML"),
         ("failout.yaml", "service: gates\nservice: x\n", "failout.yaml:2: key 'service' stands twice in failout.yaml"),
-        ("failout.yaml", "service: gates\ndatabase: mysql://x\n", "state must be a folder or a postgresql:// URL, not mysql://"),
+        ("failout.yaml", "service: gates\ndatabase: mysql://x\n", "failout.yaml:2: 'database' in failout.yaml is a PostgreSQL URL such as postgresql://failout@HOST/failout"),
         ("topology.json", "{", "topology.json is no topology document"),
         ("topology.json", "[]", "topology.json is no topology document of schema 1: an object is expected, not list"),
         ("topology.json", json.dumps({**TOPOLOGY, "regions": [{**REGION, "weight": -1}]}), "'weight' must be a number, 0 or more, not -1"),

@@ -153,7 +153,7 @@ async def test_a_zone_is_out_for_one_run_at_a_time(store: Store) -> None:
     with pytest.raises(Refused, match="d1 has aws/a of gates out since 2030-01-01 12:00:00") as refused:
         await store.commit(drill, step("azure/1"), LATER)
     assert ("I1", "azure/1") == (refused.value.rule, refused.value.zone)
-    assert "failout deployments show d1" == refused.value.next_command
+    assert "failout report show d1" == refused.value.next_command
     assert 0 == (await store.load("drill1")).seq, "a refused commit changes nothing"
     assert [] == list(await store.events("drill1"))
     await store.commit(await store.load("d1"), step(None), LATER)

@@ -204,7 +204,7 @@ def test_a_full_disk_is_transient_says_what_to_do_and_loses_nothing(place: Place
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
-    with pytest.raises(Transient, match="disk is full; free some space"):
+    with pytest.raises(Transient, match="disk is full; free some space, then run it again"):
         create(store, "r2", "x" * 100_000)
     assert ["r1"] == [run.id for run in store.glance.runs()]
     event.remove(store._engine, "checkout", almost_full)

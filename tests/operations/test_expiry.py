@@ -71,7 +71,7 @@ def test_it_warns_at_80_percent_pages_at_the_end_and_again_every_quarter() -> No
     assert ["warning", "page"] == bench.levels(100, 110, 124)
     assert ["warning", "page", "page"] == bench.levels(125, 130)
     notice = bench.ears.heard[1]
-    assert ("d1", "aws/a", "I8", "failout deployments show d1") == (
+    assert ("d1", "aws/a", "I8", "failout report show d1") == (
         notice.run,
         notice.zone,
         notice.rule,
