@@ -212,9 +212,10 @@ def _human_drill(data: dict[str, Any]) -> str:
 @click.argument("drill")
 @click.option("--html", is_flag=True, help="Write the self-contained HTML file anew and print where it lies.")
 @config_option
+@options
 @click.pass_context
-def report(context: click.Context, drill: str, config: Path | None, *, html: bool) -> None:
+def report(context: click.Context, drill: str, config: Path | None, *, html: bool, as_json: bool) -> None:
     """Print a drill's report as Markdown: traffic, errors and latency while the place was out (`failout report show`)."""
     from orchestrator.cli.report import show as show_report  # noqa: PLC0415
 
-    context.invoke(show_report, run=drill, config=config, html=html, as_json=False, debug=False)
+    context.invoke(show_report, run=drill, config=config, html=html, as_json=as_json, debug=False)

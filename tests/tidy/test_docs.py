@@ -54,6 +54,26 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
     assert [True, True, False] == [why_wrong(line) is not None for line in lines]
 
 
+def _leaves(command: click.Command, name: str = "failout") -> Iterator[tuple[str, set[str]]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            inner = command.get_command(context, word)
+            assert inner is not None
+            yield from _leaves(inner, f"{name} {word}")
+    else:
+        yield name, {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_command_has_json_and_debug_but_those_that_the_documents_name() -> None:
+    without = {
+        option: {name for name, known in _leaves(root) if option not in known} for option in ("--json", "--debug")
+    }
+    assert {"--json": {"failout serve", "failout agent"}, "--debug": {"failout agent"}} == without
+    assert "Every command but `serve` and `agent`" in text_of("README.md")
+    assert "on every command but `agent`" in text_of("docs/exit-codes.md")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_within_the_repository_leads_somewhere(document: str) -> None:
     here = (ROOT / document).parent
