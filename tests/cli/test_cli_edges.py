@@ -45,6 +45,8 @@ def service(shell: Shell) -> Shell:
         ("status --nope", 2, "failout: no such option '--nope'; see `failout status --help`"),
         ("lab fail", 2, "failout: missing argument 'ZONE'; see `failout lab fail --help`"),
         ("plan", 2, "failout: missing option '--to'; see `failout plan --help`"),
+        ("freeze --reason", 2, "failout: option '--reason' requires an argument; see `failout freeze --help`"),
+        ("lab fail aws/x --mode", 2, "failout: option '--mode' requires an argument; see `failout lab fail --help`"),
         ("deploy", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
         ("deploy --to v2 --resume", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
         (
@@ -124,6 +126,12 @@ def test_wrong_files_are_told_with_what_to_mend(service: Shell, file: str, text:
     assert before == service.files()
 
 
+@pytest.mark.parametrize("command", ["", "zone", "drill schedule"])
+def test_a_group_without_a_command_prints_its_help_as_it_is(shell: Shell, command: str) -> None:
+    named = command.split()
+    assert (2, shell.run(*named, "--help").out) == (shell.run(*named).code, shell.run(*named).err)
+
+
 def test_debug_shows_where_it_came_from(shell: Shell) -> None:
     (shell.folder / "failout.yaml").write_text("nope: 1\n")
     ended = shell.run("status", "--debug")
@@ -178,6 +186,7 @@ def test_of_two_processes_on_one_state_the_second_names_the_first(service: Shell
         code, line = service.run("deploy", "--to", "v2", "--yes").said
         assert 2 == code
         assert "is in use by process 4711" in line
+        assert "next: failout status" in line
         assert 0 == service.run("status").code, "looking is always possible"
 
 
@@ -225,6 +234,14 @@ def test_a_folder_that_may_not_be_written_is_told(service: Shell) -> None:
     assert (2, f"failout: state {service.folder}/state cannot be written: Permission denied") == deploy.said
 
 
+@pytest.mark.parametrize("command", ["plan --to v2", "deploy --to v2 --yes", "serve --token-file nofile"])
+def test_a_token_file_that_is_not_there_is_not_found(service: Shell, command: str) -> None:
+    if "nofile" not in command:
+        (service.folder / "agent.token").unlink()
+    code, line = service.run(*command.split()).said
+    assert (4, True) == (code, "there is no token file" in line), line
+
+
 # ---- terminals and pipes
 
 
@@ -235,6 +252,17 @@ def test_a_reader_that_leaves_ends_it_quietly(service: Shell) -> None:
     ended = subprocess.run(command, cwd=service.folder, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (141, "") == (ended.returncode, ended.stderr)
+
+
+def test_a_command_that_is_terminated_says_so_and_ends_with_a_code_of_its_own(service: Shell) -> None:
+    command = [sys.executable, "-m", "orchestrator.cli", "status", "--watch", "--json"]
+    watching = subprocess.Popen(command, cwd=service.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    assert "{\n" == watching.stdout.readline()
+    watching.terminate()
+    _, told = watching.communicate(timeout=20)
+    expected = "failout: ended by SIGTERM; what was under way stays as it stands\nnext: failout status\n"
+    assert (143, expected) == (watching.returncode, told.lstrip("\n"))
 
 
 def test_no_colour_is_written_anywhere_even_to_a_terminal(service: Shell) -> None:
