@@ -153,13 +153,18 @@ def _carried(settings: Settings, wish: Wish, log: str) -> Run:
     from orchestrator.bootstrap import signal_names  # noqa: PLC0415
     from orchestrator.cli.carrying import carry_until, run_name  # noqa: PLC0415
     from orchestrator.cli.logs import logger  # noqa: PLC0415
-    from orchestrator.operations.drills import start_drill  # noqa: PLC0415
+    from orchestrator.operations.drills import require_wish, start_drill  # noqa: PLC0415
 
     async def begin(store: Store, topology: Topology) -> Run:
         known = signal_names(settings)
         return await start_drill(store, topology, wish, known, run_name("drill"), datetime.now(UTC))
 
-    return asyncio.run(carry_until(settings, logger(log), begin, lambda _, __: False, quiet=log != "human"))
+    def check(topology: Topology) -> None:
+        require_wish(topology, wish, signal_names(settings))
+
+    return asyncio.run(
+        carry_until(settings, logger(log), begin, lambda _, __: False, quiet=log != "human", check=check)
+    )
 
 
 def _end(run: Run, *, as_json: bool) -> None:
