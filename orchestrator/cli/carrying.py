@@ -106,7 +106,7 @@ def _progress(run: Run, log: Log) -> None:
         log("waiting", run=run.id, evidence=f"the run is {run.status}")
         return
     took = (datetime.now(UTC) - run.updated_at).total_seconds()
-    log(f"{run.effect.kind}…", run=run.id, evidence=f"for {seconds(took)}")
+    log(f"{run.effect.kind}…", run=run.id, zone=run.effect.zone, evidence=f"for {seconds(took)}")
 
 
 async def with_store(settings: Settings, act: Callable[[Store], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `act` gives
