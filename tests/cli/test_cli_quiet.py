@@ -12,7 +12,7 @@ from orchestrator.cli.common import options
 
 @click.command()
 @options
-def speaking(*, as_json: bool) -> None:  # noqa: ARG001
+def speaking(*, as_json: bool) -> None:
     click.echo(logging.getLogger("azure.identity").isEnabledFor(logging.ERROR))
 
 
