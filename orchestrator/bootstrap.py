@@ -209,6 +209,7 @@ async def open_orchestrator(
     Meanwhile traffic is kept as its document says, and zones that stay out for too long are told (I8). `serving` and
     `executor` are open_engine's.
     """
+    read_topology(settings.topology, settings.service)  # Without it nothing can begin: no state is made either.
     worlds: list[World] = []
     launcher = Launcher()
 

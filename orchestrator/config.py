@@ -26,6 +26,7 @@ from orchestrator.core.standing import Objective
 from orchestrator.core.topology import GlobalTier, Region, Topology, Zone
 
 TOPOLOGY_SCHEMA: Final = 1
+CLOUDS: Final = ("aws", "azure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,19 @@ class Doc:
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
                 self.fail(key, f"unknown key {key!r} in {self.where}; {hint}")
 
+    def _given(self, key: str, default: object) -> object:
+        if key not in self.values and default is None:
+            self.fail(None, f"{key!r} is missing in {self.where}")
+        return self.values.get(key, default)
+
     def text(self, key: str, default: str | None = None) -> str:
-        value = self.values.get(key, default)
+        value = self._given(key, default)
         if not isinstance(value, str) or not value:
             self.fail(key, f"{key!r} in {self.where} must be a text, not {value!r}")
         return value
 
-    def number(self, key: str, default: float, *, low: float, high: float) -> float:
-        value = self.values.get(key, default)
+    def number(self, key: str, default: float | None, *, low: float, high: float) -> float:
+        value = self._given(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             self.fail(key, f"{key!r} in {self.where} must be a number from {low:g} to {high:g}, not {value!r}")
         return value
@@ -85,7 +91,7 @@ class Doc:
         return value
 
     def sub(self, key: str) -> Doc:
-        value = self.values.get(key)
+        value = self._given(key, None)
         if not isinstance(value, Doc):
             self.fail(key, f"{key!r} in {self.where} must be a mapping")
         return value
@@ -331,7 +337,10 @@ def read_topology(path: Path, service: str | None = None) -> Topology:
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise NotFound(f"there is no topology at {path}; run `failout lab up` or `failout topology import`") from None
+        raise NotFound(
+            f"there is no topology at {path}; `failout topology import` writes it for a service, `failout lab up` for a lab; "
+            "failout.yaml may name another place (`failout init` shows how)"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise Rejected(f"{path} is no topology document: {error}") from None
     try:
@@ -351,7 +360,9 @@ def parse_topology(data: Mapping[str, Any]) -> Topology:
         raise TypeError(f"an object is expected, not {type(data).__name__}")
     if data.get("schema") != TOPOLOGY_SCHEMA:
         raise ValueError(f"schema is {data.get('schema')!r}")
+    _only(data, "schema service global regions", "the document")
     tier = data["global"]
+    _only(tier, "kind ttl_s record attributes api", "'global'")
     regions = tuple(_region(r) for r in data["regions"])
     ids = [z.id for r in regions for z in r.zones]
     if not ids or len(set(ids)) != len(ids):
@@ -376,8 +387,27 @@ def _number(data: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
+def _only(data: Mapping[str, Any], known: str, where: str) -> None:
+    """As schemas/topology.json has it."""
+    for key in data:
+        if key not in known.split():
+            near = difflib.get_close_matches(str(key), known.split(), n=1)
+            raise ValueError(
+                f"unknown key {key!r} in {where}; {f'did you mean {near[0]!r}?' if near else f'it has {known}'}"
+            )
+
+
 def _region(data: Mapping[str, Any]) -> Region:
     cloud, name = str(data["cloud"]), str(data["name"])
+    _only(data, "id cloud name weight agent_url front api zones", f"region {data['id']}")
+    if cloud not in CLOUDS:
+        raise ValueError(f"region {data['id']} is of cloud {cloud!r}; there are {' and '.join(CLOUDS)}")
+    for z in data["zones"]:
+        _only(z, "id name instances instances_max rps_per_instance fleet", f"zone {z['id']}")
+        if _number(z, "instances") > _number(z, "instances_max"):
+            raise ValueError(
+                f"zone {z['id']} has {z['instances']} instances, more than its instances_max {z['instances_max']}"
+            )
     zones = tuple(
         Zone(
             id=str(z["id"]),

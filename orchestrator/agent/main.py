@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import FailoutError, Rejected
+from orchestrator.core.errors import FailoutError, NotFound, Rejected
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -87,11 +87,16 @@ def serve(
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a private file. Raises Rejected when others may read it or it is too short to be a secret."""
+    """Return the token in a private file. Raises Rejected when others may read it or it is too short to be a secret.
+
+    Raises NotFound when there is none.
+    """
     try:
         with path.open() as file:
             mode = os.fstat(file.fileno()).st_mode
             token = file.read(4096).strip()
+    except FileNotFoundError:
+        raise NotFound(f"there is no token file {path}; it holds the bearer token of the agents, mode 600") from None
     except OSError as error:
         raise Rejected(f"cannot read the token file {path}: {error.strerror}") from error
     if stat.S_IMODE(mode) & 0o077:

@@ -67,11 +67,17 @@ def _loopback(host: str) -> bool:
         raise Rejected(f"listen on an address, not on {host!r}") from None
 
 
-def server(answers: Answers, host: str, token_file: Path | None) -> QuietServer:
-    """Make the server of sockets on `host`. Raise Rejected when others reach that and there is no token."""
+def require_token(host: str, token_file: Path | None) -> str | None:
+    """Return the token, if one is named. Raise Rejected when others reach `host` and there is none."""
     token = read_token(token_file) if token_file else None
     if token is None and not _loopback(host):
         raise Rejected(f"{host} can be reached by others: add --token-file, or listen on 127.0.0.1")
+    return token
+
+
+def server(answers: Answers, host: str, token_file: Path | None) -> QuietServer:
+    """Make the server of sockets on `host`. Raises as `require_token`."""
+    token = require_token(host, token_file)
     config = uvicorn.Config(
         application(answers, token),
         access_log=False,

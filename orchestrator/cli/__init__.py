@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -19,11 +20,43 @@ UNEXPECTED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
+TERMINATED: Final = 143
 
 
 def main() -> None:
     """Run the command line and end with a documented exit code (docs/exit-codes.md)."""
-    sys.exit(run(sys.argv[1:]))
+    terminated = _on_sigterm_as_on_ctrl_c()
+    try:
+        code = run(sys.argv[1:])
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if terminated and code == INTERRUPTED:
+        _say("ended by SIGTERM; what was under way stays as it stands\nnext: failout status")
+        code = TERMINATED
+    elif code == INTERRUPTED:
+        _say("interrupted")
+    sys.exit(code)
+
+
+def _on_sigterm_as_on_ctrl_c() -> list[int]:
+    """Let a command end in order at SIGTERM too, as at Ctrl-C; what is returned says whether one came.
+
+    A command with handlers of its own (`serve`, `agent`, `lab traffic`) puts them in this one's place.
+    """
+    came: list[int] = []
+    ours = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != ours:  # a child that was forked, as those of `sim`: whoever ends it knows why
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came.append(number)
+        if not callable(signal.getsignal(signal.SIGINT)):  # begun with `&` by a script: its Ctrl-C is ignored
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
+    return came
 
 
 def run(args: list[str]) -> int:
@@ -37,13 +70,12 @@ def run(args: list[str]) -> int:
         if sys.stdout is not None:  # None: started with its output closed
             sys.stdout.flush()  # Here, where its failure is still told in one line.
     except click.UsageError as error:
-        _say(_usage(error))
+        sys.stderr.write(f"{_usage(error, args)}\n")
         return USAGE
     except click.ClickException as error:
         _say(error.format_message())
         return USAGE
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output is gone; say nothing, and do not fail again at exit.
@@ -83,12 +115,32 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _usage(error: click.UsageError) -> str:
-    """One line: what is wrong, what was meant, where the options are listed."""
+def _usage(error: click.UsageError, args: list[str]) -> str:
+    """One line: what is wrong, what was meant, where the options are listed; or the help of a group that is named alone."""
+    from click.exceptions import NoArgsIsHelpError  # noqa: PLC0415
+
+    if isinstance(error, NoArgsIsHelpError):
+        return error.format_message()
     told = error.format_message().rstrip(".")
-    command = error.ctx.command_path if error.ctx else "failout"
-    told = f"{told[:1].lower()}{told[1:]}"
+    command = error.ctx.command_path if error.ctx else _named(args)
+    told = f"failout: {told[:1].lower()}{told[1:]}"
     return f"{told} See `{command} --help`" if told.endswith("?") else f"{told}; see `{command} --help`"
+
+
+def _named(args: list[str]) -> str:
+    """The command that was meant: click does not say it where an option lacks its value."""
+    import click  # noqa: PLC0415
+
+    from orchestrator.cli.root import root  # noqa: PLC0415
+
+    command: click.Command | None = root
+    path = ["failout"]
+    for word in args:
+        if not isinstance(command, click.Group) or word not in command.list_commands(click.Context(command)):
+            break
+        command = command.get_command(click.Context(command), word)
+        path.append(word)
+    return " ".join(path)
 
 
 def _say(line: str) -> None:
@@ -101,5 +153,5 @@ def _tell(error: FailoutError) -> None:
         where = f" for {error.zone}" if error.zone and error.zone not in error.reason else ""
         line = f"refused by {error.rule}{where}: {error.reason}"
     _say(" ".join(line.split()))
-    if isinstance(error, Refused) and error.next_command:
+    if error.next_command:
         sys.stderr.write(f"next: {error.next_command}\n")

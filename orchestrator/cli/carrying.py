@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.ports import Run, Store
 
 Begin = Callable[["Store", "Topology"], Awaitable["Run"]]
+Check = Callable[["Topology"], object]
 Enough = Callable[["Run", bool], bool]  # the run, and whether an order waits for it
 SILENCE_S = 2.0
 GONE_S = 1.0  # How often a follower looks whether it has to carry the run itself.
@@ -27,13 +28,21 @@ def run_name(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-async def carry_until(settings: Settings, log: Log, begin: Begin, enough: Enough, *, quiet: bool) -> Run:
-    """Begin a run (or find it), see to it that it is carried, and return it once it is over or `enough`."""
+async def carry_until(
+    settings: Settings, log: Log, begin: Begin, enough: Enough, *, quiet: bool, check: Check | None = None
+) -> Run:
+    """Begin a run (or find it), see to it that it is carried, and return it once it is over or `enough`.
+
+    `check` raises what is wrong with the arguments: before a state is opened and a cloud is asked.
+    """
     from orchestrator.bootstrap import open_orchestrator, place_of  # noqa: PLC0415
     from orchestrator.config import read_topology  # noqa: PLC0415
     from orchestrator.engine.place import InUse  # noqa: PLC0415
     from orchestrator.engine.store import SqlStore  # noqa: PLC0415
 
+    topology = read_topology(settings.topology, settings.service)
+    if check is not None:
+        check(topology)
     begun: Run | None = None
     while True:
         try:
@@ -51,7 +60,7 @@ async def carry_until(settings: Settings, log: Log, begin: Begin, enough: Enough
             log("following", evidence=str(busy))
             store = SqlStore(place_of(settings))
             try:
-                begun = begun or await begin(store, read_topology(settings.topology, settings.service))
+                begun = begun or await begin(store, topology)
                 return await _wait(store, begun.id, enough, log, None, quiet=quiet, gone=place_of(settings).is_free)
             except _Gone:
                 continue  # Whoever carried it has ended: it is ours to carry.
@@ -97,7 +106,7 @@ def _progress(run: Run, log: Log) -> None:
         log("waiting", run=run.id, evidence=f"the run is {run.status}")
         return
     took = (datetime.now(UTC) - run.updated_at).total_seconds()
-    log(f"{run.effect.kind}…", run=run.id, evidence=f"for {seconds(took)}")
+    log(f"{run.effect.kind}…", run=run.id, zone=run.effect.zone, evidence=f"for {seconds(took)}")
 
 
 async def with_store(settings: Settings, act: Callable[[Store], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `act` gives

@@ -51,10 +51,19 @@ def options(command: F) -> F:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout (schemas/ in the repository).")
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
     @functools.wraps(command)
-    def with_options(*args: Any, debug: bool, **kwargs: Any) -> Any:  # noqa: ANN401, ARG001 - read by main()
+    def with_options(*args: Any, debug: bool, **kwargs: Any) -> Any:  # noqa: ANN401 - read by main() too
+        if not debug:
+            _hush_libraries()
         return command(*args, **kwargs)
 
     return with_options  # type: ignore[return-value]
+
+
+def _hush_libraries() -> None:
+    """What fails in an SDK is told by the adapter that called it, in one line; --debug shows the SDK's own words."""
+    import logging  # noqa: PLC0415
+
+    logging.getLogger("azure").setLevel(logging.CRITICAL)
 
 
 def config_option(command: F) -> F:
@@ -83,7 +92,9 @@ def find_config(given: Path | None) -> Path:
     if labs:
         names = ", ".join(p.parent.name for p in labs)
         raise Rejected(f"several labs are up ({names}): name one with --config .failout/labs/NAME/failout.yaml")
-    raise NotFound("no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config")
+    raise NotFound(
+        "no failout.yaml here and no lab is up; `failout init` writes one, `failout lab up` raises a lab, --config names another"
+    )
 
 
 def glance(config: Path | None, look: Callable[[Glance, str], T], empty: Callable[[str], T] | None = None) -> T:

@@ -155,13 +155,18 @@ def _carried(settings: Settings, wish: Wish, log: str) -> Run:
     from orchestrator.bootstrap import signal_names  # noqa: PLC0415
     from orchestrator.cli.carrying import carry_until, run_name  # noqa: PLC0415
     from orchestrator.cli.logs import logger  # noqa: PLC0415
-    from orchestrator.operations.drills import start_drill  # noqa: PLC0415
+    from orchestrator.operations.drills import require_wish, start_drill  # noqa: PLC0415
 
     async def begin(store: Store, topology: Topology) -> Run:
         known = signal_names(settings)
         return await start_drill(store, topology, wish, known, run_name("drill"), datetime.now(UTC))
 
-    return asyncio.run(carry_until(settings, logger(log), begin, lambda _, __: False, quiet=log != "human"))
+    def check(topology: Topology) -> None:
+        require_wish(topology, wish, signal_names(settings))
+
+    return asyncio.run(
+        carry_until(settings, logger(log), begin, lambda _, __: False, quiet=log != "human", check=check)
+    )
 
 
 def _end(run: Run, *, as_json: bool) -> None:
@@ -214,9 +219,10 @@ def _human_drill(data: dict[str, Any]) -> str:
 @click.argument("drill")
 @click.option("--html", is_flag=True, help="Write the self-contained HTML file anew and print where it lies.")
 @config_option
+@options
 @click.pass_context
-def report(context: click.Context, drill: str, config: Path | None, *, html: bool) -> None:
+def report(context: click.Context, drill: str, config: Path | None, *, html: bool, as_json: bool) -> None:
     """Print a drill's report as Markdown: traffic, errors and latency while the place was out (`failout report show`)."""
     from orchestrator.cli.report import show as show_report  # noqa: PLC0415
 
-    context.invoke(show_report, run=drill, config=config, html=html, as_json=False, debug=False)
+    context.invoke(show_report, run=drill, config=config, html=html, as_json=as_json, debug=False)

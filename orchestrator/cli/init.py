@@ -14,10 +14,14 @@ from orchestrator.cli.common import emit, options
 from orchestrator.core.errors import Rejected, Transient
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.core.drill import DrillPolicy
     from orchestrator.core.policy import DeployPolicy
+    from orchestrator.core.standing import Objective
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
-# Every key of the policy, in the order in which a deploy meets it. `test_init` fails when one is missing.
+# Every key, in the order in which a deploy meets it: tests/config/test_init_shows_every_setting.py fails when one is missing.
 POLICY = {
     "max_utilisation": "I3: what survivors may be loaded to once a zone is out, 0..1",
     "scale_survivors": "I3: scale survivors out first when they could not carry the load; false refuses instead",
@@ -48,13 +52,28 @@ GATE = {
     "slow_min": "fewer slow requests than this are chance",
 }
 
+OBJECTIVE = {
+    "age_days_max": "a proof that is older is stale, days",
+    "load_share_min": "a proof under less than this share of the peak is weak, 0..1",
+    "failed_share_max": "a fail-out during which more of the requests failed proves nothing, 0..1",
+    "peak_rps": "the service's peak, requests a second, as people know it; without it the most that Failout has seen",
+}
+DRILLS = {
+    "duration_s": "seconds that a place is out",
+    "read_every_s": "seconds between two looks at the signals",
+    "unknown_max_s": "seconds that a drill goes on while nobody can say how the service is; then it is interrupted",
+}
+# A key that has no default is shown with this value, and stays a comment of its own when the others are uncommented.
+EXAMPLES = {"peak_rps": 900}
+
 SIGNALS = """\
 # signals:                       # outside opinions on the service; no drill starts without one that is good (I15)
 #   users: {kind: http, url: "https://gates.example/healthz", status: 200, contains: ok, timeout_s: 5}
-#   errors: {kind: prometheus, url: "http://prometheus:9090", query: "sum(rate(errors[1m]))", max: 0.5}
+#   errors: {kind: prometheus, url: "http://prometheus:9090", query: "sum(rate(errors[1m]))", max: 0.5}  # and `min`
 #   pages: {kind: command, command: [/usr/local/bin/pages, gates]}  # 0 good, 1 or 2 bad, else unknown
-#   alarm: {kind: cloudwatch-alarm, region: us-east-1, alarm: gates-5xx}
+#   alarm: {kind: cloudwatch-alarm, region: us-east-1, alarm: gates-5xx}  # `endpoint_url`: a VPC endpoint
 #   alert: {kind: azure-alert, rule: /subscriptions/ID/resourceGroups/G/providers/Microsoft.Insights/metricAlerts/NAME}
+#   lab: {kind: lab-traffic, folder: .failout/labs/default, failed_share_max: 0, window_s: 5}  # `failout lab traffic`
 # drills:
 #   outcome_signals: [users]     # bad: the drill ends at once and has failed
 #   blocking_signals: [pages]    # bad: none starts, and one that is under way is interrupted
@@ -67,10 +86,12 @@ SIGNALS = """\
 @options
 def command(service: str, *, force: bool, as_json: bool) -> None:
     """Write failout.yaml here: every setting with its default and what it means, commented out."""
+    from orchestrator.core.drill import DrillPolicy  # noqa: PLC0415
     from orchestrator.core.policy import DeployPolicy  # noqa: PLC0415
+    from orchestrator.core.standing import Objective  # noqa: PLC0415
 
     path = Path("failout.yaml")
-    text = document(service, DeployPolicy())
+    text = document(service, DeployPolicy(), Objective(), DrillPolicy())
     try:
         _write(path, text, force=force)
     except FileExistsError:
@@ -106,7 +127,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         partial.unlink(missing_ok=True)
 
 
-def document(service: str, policy: DeployPolicy) -> str:
+def document(service: str, policy: DeployPolicy, objective: Objective, drills: DrillPolicy) -> str:
     """The file's text; uncommented it is what Failout does anyway."""
     import json  # noqa: PLC0415
 
@@ -119,18 +140,25 @@ service: {json.dumps(service)}
 # database: postgresql://...     # instead of `state`: the state in PostgreSQL
 # agent_token_file: agent.token  # bearer token of the region agents; mode 600
 
-{SIGNALS}
-# policy:
-"""
-    lines = []
-    for key, meaning in POLICY.items():
-        value = getattr(policy, key)
-        if key == "gate":
-            lines.append(f"#   {key}:  # {meaning}")
-            lines += [_setting(f"    {k}", getattr(value, k), m) for k, m in GATE.items()]
-        else:
-            lines.append(_setting(f"  {key}", list(value) if isinstance(value, tuple) else value, meaning))
+{SIGNALS}"""
+    lines = _section(drills, DRILLS, "  ")
+    lines += ["", "# objective:                     # what proof of a fail-out is good enough (`failout proof`)"]
+    lines += _section(objective, OBJECTIVE, "  ")
+    lines += ["", "# policy:", *_section(policy, POLICY, "  ")]
     return head + "\n".join(lines) + "\n"
+
+
+def _section(given: object, meanings: Mapping[str, str], indent: str) -> list[str]:
+    lines = []
+    for key, meaning in meanings.items():
+        value = getattr(given, key)
+        if key == "gate":
+            lines += [f"# {indent}{key}:  # {meaning}", *_section(value, GATE, f"{indent}  ")]
+        elif value is None:
+            lines.append(_setting(f"{indent}# {key}", EXAMPLES[key], meaning))
+        else:
+            lines.append(_setting(f"{indent}{key}", list(value) if isinstance(value, tuple) else value, meaning))
+    return lines
 
 
 def _setting(name: str, value: object, meaning: str) -> str:

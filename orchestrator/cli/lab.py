@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -216,5 +215,4 @@ def traffic(
         dns, log, rate=rate, seed=seed, seconds=seconds, curve=curve, then=then, progress=not as_json
     )
     click.echo(f"every request is logged in {log}", err=True)
-    code = subprocess.call(args)  # noqa: S603 - our own module
-    sys.exit(code)
+    os.execv(args[0], args)  # noqa: S606 - our own module, in this process's place: a signal reaches it itself

@@ -75,10 +75,13 @@ def evacuate(
             overrides=override,
         )
 
+    def check(topology: Topology) -> None:
+        regions_of(topology, region, cloud)
+
     def enough(run: Run, waits: bool) -> bool:
         return run.status in {"out", "held", "paused"} and not waits
 
-    run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human"))
+    run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human", check=check))
     _end(run, run.status == "out", as_json=as_json)
 
 
@@ -107,10 +110,13 @@ def return_(
         regions = regions_of(topology, region, cloud)
         return await order_return(store, topology, regions, author=author(), reason=reason, now=datetime.now(UTC))
 
+    def check(topology: Topology) -> None:
+        regions_of(topology, region, cloud)
+
     def enough(run: Run, waits: bool) -> bool:
         return run.status in {"out", "held", "paused"} and not waits
 
-    run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human"))
+    run = asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human", check=check))
     _end(run, run.finished, as_json=as_json)
 
 

@@ -101,12 +101,14 @@ def list_(config: Path | None, *, as_json: bool) -> None:
 def show(name: str, params: tuple[str, ...], config: Path | None, *, as_json: bool) -> None:
     """Show a runbook as people read it: each step is the exact command line that does the same by hand."""
     from orchestrator.core.script import bind, command_of, fill  # noqa: PLC0415
-    from orchestrator.operations.runbooks import find_runbook  # noqa: PLC0415
+    from orchestrator.operations.runbooks import find_runbook, require_values  # noqa: PLC0415
 
     settings, topology = _settings(config)
     document = find_runbook(name, _own(settings), topology)
     runbook = document.require()
     given = _given(params)
+    if topology is not None:
+        require_values(runbook, given, topology)
     standing_in = {p.name: f"${p.name}" for p in runbook.parameters if p.default is None}
     steps = bind(runbook, standing_in | given)
     commands = [{"name": s.name, "command": command_of(s, runbook.id), "line": s.line} for s in steps]
@@ -189,14 +191,17 @@ def run(
     `failout runbook resume` goes on.
     """
     from orchestrator.config import read_settings, read_topology  # noqa: PLC0415
-    from orchestrator.operations.runbooks import find_runbook, start_runbook  # noqa: PLC0415
+    from orchestrator.core.script import bind  # noqa: PLC0415
+    from orchestrator.operations.runbooks import find_runbook, require_values, start_runbook  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
     topology = read_topology(settings.topology, settings.service)
     document = find_runbook(name, _own(settings), topology)
-    runbook = document.require()
+    runbook, given = document.require(), _given(params)
+    require_values(runbook, given, topology)
+    bind(runbook, given)  # which a parameter without a value ends, here and not behind an opened state
     if dry_run:
-        data = asyncio.run(_rehearse(settings, document, _given(params)))
+        data = asyncio.run(_rehearse(settings, document, given))
         emit(data, as_json=as_json, human=lambda: _rehearsed(data))
         sys.exit(0 if data["ok"] else 3)
     from orchestrator.cli.carrying import run_name  # noqa: PLC0415
@@ -206,7 +211,7 @@ def run(
             store,
             topology,
             document,
-            _given(params),
+            given,
             run=run_name(f"runbook-{runbook.id}"),
             author=author(),
             reason=reason or runbook.title,
@@ -417,13 +422,10 @@ async def _rehearse(settings: Settings, document: Document, given: Mapping[str, 
     """What each step would do, and what its conditions say now. Preconditions decide whether it would begin."""
     from orchestrator.bootstrap import looker  # noqa: PLC0415
     from orchestrator.cli.logs import logger  # noqa: PLC0415
-    from orchestrator.config import read_topology  # noqa: PLC0415
     from orchestrator.core.errors import FailoutError  # noqa: PLC0415
     from orchestrator.core.script import Do, bind, command_of  # noqa: PLC0415
-    from orchestrator.operations.runbooks import require_values  # noqa: PLC0415
 
     runbook = document.require()
-    require_values(runbook, given, read_topology(settings.topology, settings.service))
     steps, rows = bind(runbook, given), []
     eyes = looker(settings, logger("none"))
     for step in steps:

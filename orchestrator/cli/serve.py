@@ -82,8 +82,10 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 
 async def _serve(settings: Settings, name: str, listen: tuple[str, int], token_file: Path | None, log: Log) -> None:
+    from orchestrator.api.server import require_token  # noqa: PLC0415
     from orchestrator.bootstrap import open_orchestrator  # noqa: PLC0415
 
+    require_token(listen[0], token_file)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)

@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from orchestrator.cli.common import Number, emit, options, table
+from orchestrator.core.errors import Rejected
 
 VIOLATED = 10
+_DEFAULT = click.core.ParameterSource.DEFAULT
 
 
 @click.group("sim", invoke_without_command=True)
@@ -39,6 +41,11 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
+    given = [p for p in ("seeds", "start", "jobs", "minutes") if context.get_parameter_source(p) is not _DEFAULT]
+    if seed is not None and given:
+        raise Rejected(f"--seed tells one history: it does not go with --{given[0]}")
+    if {"seeds", "minutes"} <= {*given}:
+        raise Rejected("say how many histories with --seeds, or for how long with --minutes, not both")
     from orchestrator.sim import run  # noqa: PLC0415
 
     if seed is not None:

@@ -90,8 +90,12 @@ async def _pause_all(place: Place, reason: str) -> list[str]:
 @options
 def prune_(older_than: str, reason: str, config: Path | None, *, as_json: bool) -> None:
     """Forget runs that ended long ago, with their history. Proofs and the audit log stay."""
-    age = _age(older_than)
-    number = asyncio.run(_prune(_place(config), age, older_than, reason))
+    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+
+    age, place = _age(older_than), _place(config)
+    with glance_at(place):  # NotFound where nothing was deployed yet: to forget it makes no state.
+        pass
+    number = asyncio.run(_prune(place, age, older_than, reason))
     emit({"schema": 1, "runs": number}, as_json=as_json, human=lambda: f"{number} runs forgotten")
 
 

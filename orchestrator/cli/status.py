@@ -95,15 +95,18 @@ def human_run(run: dict[str, Any]) -> str:
     if run["kind"] == "runbook":
         steps = [(s["name"], s["state"], s["evidence"]) for s in run["steps"]]
         lines.append(table(steps, ("step", "state", "evidence")))
-    rows = [
-        (z["zone"], z["state"], f"{z['from_version']} -> {z['to_version']}", _progress(z), z["note"])
-        for z in run["zones"]
-    ]
+    rows = [(z["zone"], z["state"], _version(z), _progress(z), z["note"]) for z in run["zones"]]
     if rows:
         lines.append(table(rows, ("zone", "state", "version", "step", "evidence")))
     if run["next_command"]:
         lines.append(f"next: {run['next_command']}")
     return "\n".join(lines)
+
+
+def _version(zone: dict[str, Any]) -> str:
+    """One version where nothing is changed, as by an outing; empty while nobody has looked."""
+    before, after = zone["from_version"], zone["to_version"]
+    return (before or "") if before == after else f"{before or '?'} -> {after or '?'}"
 
 
 def _held_by(run: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
 if TYPE_CHECKING:
+    from orchestrator.cli.carrying import Begin, Check, Enough
     from orchestrator.config import Settings
     from orchestrator.core.topology import Topology
     from orchestrator.engine.ports import Run, Store
@@ -105,7 +106,7 @@ def _leave(
     from orchestrator.config import read_settings  # noqa: PLC0415
     from orchestrator.core.outing import Ask, Asker, Mode  # noqa: PLC0415
     from orchestrator.core.policy import OnExpiry  # noqa: PLC0415
-    from orchestrator.operations.outings import start_outing  # noqa: PLC0415
+    from orchestrator.operations.outings import OVERRIDABLE, require_overridable, start_outing  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
     lasts = _lasting(expires)
@@ -127,7 +128,11 @@ def _leave(
     def enough(run: Run, waits: bool) -> bool:
         return not wait and run.status in {"out", "held", "paused"} and not waits
 
-    run = _carried(settings, begin, enough, log)
+    def check(topology: Topology) -> None:
+        topology.zone(zone)
+        require_overridable(override, OVERRIDABLE)
+
+    run = _carried(settings, begin, enough, log, check)
     _end(run, run.status == ("restored" if wait else "out"), as_json=as_json)
 
 
@@ -157,7 +162,7 @@ def restore(zone: str, override: tuple[str, ...], reason: str, log: str, config:
     def enough(run: Run, waits: bool) -> bool:
         return run.status in {"held", "paused"} and not waits
 
-    run = _carried(settings, begin, enough, log)
+    run = _carried(settings, begin, enough, log, lambda topology: topology.zone(zone))
     _end(run, run.status in {"restored", "withdrawn"}, as_json=as_json)
 
 
@@ -205,7 +210,7 @@ def release(zone: str, reason: str, log: str, config: Path | None, *, as_json: b
     async def begin(store: Store, topology: Topology) -> Run:
         return await order_outing(store, topology, zone, "release", Person(author(), reason, datetime.now(UTC)))
 
-    run = _carried(settings, begin, lambda _, waits: not waits, log)
+    run = _carried(settings, begin, lambda _, waits: not waits, log, lambda topology: topology.zone(zone))
     _end(run, parse(run.state).stage is Stage.LENT, as_json=as_json)
 
 
@@ -246,11 +251,11 @@ def _lasting(text: str) -> timedelta:
         raise Rejected(f"--expires: {error}") from None
 
 
-def _carried(settings: Settings, begin: Any, enough: Any, log: str) -> Run:  # noqa: ANN401 - carrying.Begin, .Enough
+def _carried(settings: Settings, begin: Begin, enough: Enough, log: str, check: Check) -> Run:
     from orchestrator.cli.carrying import carry_until  # noqa: PLC0415
     from orchestrator.cli.logs import logger  # noqa: PLC0415
 
-    return asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human"))
+    return asyncio.run(carry_until(settings, logger(log), begin, enough, quiet=log != "human", check=check))
 
 
 def _end(run: Run, good: bool, *, as_json: bool) -> None:

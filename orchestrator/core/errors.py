@@ -10,10 +10,11 @@ class FailoutError(Exception):
     """Base of every error that Failout raises on purpose. `exit_code` is what the CLI ends with."""
 
     exit_code = 1
+    next_command: str | None = None  # what the person may run next
 
 
 class Refused(FailoutError):
-    """A guard said no. `rule` is the invariant (`I3`), `next_command` what the person may run next."""
+    """A guard said no. `rule` is the invariant (`I3`)."""
 
     exit_code = 3
 

@@ -38,6 +38,8 @@ def key_of(name: str) -> int:
 class InUse(Rejected):
     """Another process carries this state. It picks up runs that are created meanwhile."""
 
+    next_command = "failout status"
+
 
 class Served(InUse):
     """`failout serve` carries this state: leave new runs to it."""

@@ -29,6 +29,7 @@ _TOP = ("service", "zones", "instances", "rps_per_instance", "load", "seed", "ve
 _TIMES = ("deploy_at_s", "trouble_ends_s")
 _KEYS = (*_TOP, *_TIMES, "attention", "reconciles", "chances", "calls", "full", "events", "expect")
 _EXPECTED = ("status", "violates", "harmed_max", "ended_within_s")
+_RULES = (*(f"I{number}" for number in range(1, 17)), "converges")
 _NAMED_FAULTS = tuple(str(f) for f in Fault if f not in {Fault.CLOCK_JUMP, Fault.CUT_OFF, Fault.ONE_WAY})
 
 
@@ -193,7 +194,7 @@ def read_scenario(path: Path) -> Written:
     doc = read_yaml(path)
     doc.only(_KEYS)
     topology = _topology(doc)
-    scenario = Scenario(topology, doc.number("load", 0.0, low=0.001, high=1e9))
+    scenario = Scenario(topology, doc.number("load", None, low=0.001, high=1e9))
     given: dict[str, Any] = {
         "physics": _plain(doc, "physics", Physics()),
         "target": _plain(doc, "version", Behaviour()),
@@ -261,8 +262,8 @@ def _policy(doc: Doc) -> DeployPolicy:
 def _calls(doc: Doc) -> dict[int, Fault]:
     plan: dict[int, Fault] = {}
     for key in doc.values:
-        if not key.isdecimal():
-            doc.fail(key, f"'calls' counts the calls of the run from 1; {key!r} is no number")
+        if not key.isdecimal() or int(key) < 1:
+            doc.fail(key, f"'calls' counts the calls of the run from 1, 2, 3 on, not {key!r}")
         plan[int(key)] = Fault(_known(doc, key, doc.text(key), _NAMED_FAULTS))
     return plan
 
@@ -315,6 +316,8 @@ def _event(item: Doc, topology: Topology) -> tuple[str, object]:
         near = get_close_matches(sentence, forms, n=1, cutoff=0.3)
         item.fail(when, f"{sentence!r} is nothing that can happen; did you mean `{near[0] if near else forms[0]}`?")
     form, said = read
+    if form.says.startswith(BLOWS[Blow.GRAY]) and not 0 < float(said["NUMBER"]) <= 100:
+        item.fail(when, f"of the requests more than 0 and at most 100 percent can fail, not {said['NUMBER']}")
     if "ZONE" in said:
         _known(item, when, said["ZONE"], _zones(topology))
     if "REGION" in said:
@@ -331,4 +334,7 @@ def _expectation(doc: Doc) -> Expectation:
     limits = {
         key: sub.number(key, 0.0, low=0.0, high=1e12) for key in ("harmed_max", "ended_within_s") if key in sub.values
     }
-    return Expectation(status, tuple(_texts(sub, "violates")) if "violates" in sub.values else (), **limits)
+    violates = tuple(
+        _known(sub, "violates", rule, _RULES) for rule in (_texts(sub, "violates") if "violates" in sub.values else ())
+    )
+    return Expectation(status, violates, **limits)

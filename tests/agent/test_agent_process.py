@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from orchestrator.agent.main import read_token
-from orchestrator.core.errors import Rejected
+from orchestrator.core.errors import NotFound, Rejected
 
 ADDRESS, PORT = "127.82.0.5", 17070
 TOKEN = "a-token-for-these-tests"
@@ -85,5 +85,7 @@ def test_a_token_is_a_secret(token_file):
     token_file.write_text("short")
     with pytest.raises(Rejected, match="at least 16"):
         read_token(token_file)
-    with pytest.raises(Rejected, match="cannot read"):
+    with pytest.raises(NotFound, match="there is no token file"):
         read_token(token_file.parent / "none")
+    with pytest.raises(Rejected, match="cannot read"):
+        read_token(token_file.parent)

@@ -14,7 +14,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.shell import REGION, TOPOLOGY, Shell
+from cli.shell import REGION, TOPOLOGY, ZONE, Shell
+
+NO_SETTINGS = (
+    "failout: no failout.yaml here and no lab is up; "
+    "`failout init` writes one, `failout lab up` raises a lab, --config names another"
+)
+
+
+def other(**region: object) -> str:
+    """A topology whose region is another one in this."""
+    return json.dumps({**TOPOLOGY, "regions": [{**REGION, **region}]})
 
 
 @pytest.mark.parametrize(
@@ -25,6 +35,8 @@ from cli.shell import REGION, TOPOLOGY, Shell
         ("status --nope", 2, "failout: no such option '--nope'; see `failout status --help`"),
         ("lab fail", 2, "failout: missing argument 'ZONE'; see `failout lab fail --help`"),
         ("plan", 2, "failout: missing option '--to'; see `failout plan --help`"),
+        ("freeze --reason", 2, "failout: option '--reason' requires an argument; see `failout freeze --help`"),
+        ("lab fail aws/x --mode", 2, "failout: option '--mode' requires an argument; see `failout lab fail --help`"),
         ("deploy", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
         ("deploy --to v2 --resume", 2, "failout: say either --to VERSION, with or without --dry-run, or --resume"),
         (
@@ -32,8 +44,8 @@ from cli.shell import REGION, TOPOLOGY, Shell
             2,
             "failout: --on-failure goes with --to VERSION: a run keeps the policy that it began with",
         ),
-        ("status", 4, "failout: no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config"),
-        ("plan --to v2", 4, "failout: no failout.yaml here and no lab is up; run `failout lab up`, or name one with --config"),
+        ("status", 4, NO_SETTINGS),
+        ("plan --to v2", 4, NO_SETTINGS),
         ("status -C nowhere.yaml", 4, "failout: there is no file nowhere.yaml"),
         ("lab status", 4, "failout: no lab 'default' is up; `failout lab up --name default` raises it"),
         ("lab down --name x", 4, "failout: no lab 'x' is up"),
@@ -80,6 +92,7 @@ def test_wrong_names_in_a_service_are_one_line_and_change_nothing(
         ("failout.yaml", "service: gates\npolicy: {bake: 3}\n", "failout.yaml:2: unknown key 'bake' in policy; did you mean 'bake_s'?"),
         ("failout.yaml", "service: gates\npolicy:\n  max_utilisation: 75\n", "failout.yaml:3: 'max_utilisation' in policy must be a number"),
         ("failout.yaml", "service: !!timestamp nope\n", "failout.yaml: not YAML"),
+        ("failout.yaml", "state: state\n", "failout.yaml:1: 'service' is missing in failout.yaml"),
         ("failout.yaml", "service: [\n", "failout.yaml:2: not YAML"),
         ("failout.yaml", "\x00", "failout.yaml: not YAML"),
         ("failout.yaml", "service: gates\nservice: x\n", "failout.yaml:2: key 'service' stands twice in failout.yaml"),
@@ -88,6 +101,9 @@ def test_wrong_names_in_a_service_are_one_line_and_change_nothing(
         ("topology.json", "[]", "topology.json is no topology document of schema 1: an object is expected, not list"),
         ("topology.json", json.dumps({**TOPOLOGY, "regions": [{**REGION, "weight": -1}]}), "'weight' must be a number, 0 or more, not -1"),
         ("topology.json", json.dumps({k: v for k, v in TOPOLOGY.items() if k != "global"}), "'global' is missing"),
+        ("topology.json", other(cloud="gcp"), "region aws/us-east-1 is of cloud 'gcp'; there are aws and azure"),
+        ("topology.json", other(zones=[{"id": "z", **ZONE, "instance": 3}]), "unknown key 'instance' in zone z; did you mean 'instances'?"),
+        ("topology.json", other(zones=[{"id": "z", **ZONE, "instances": 9}]), "zone z has 9 instances, more than its instances_max 2"),
         ("topology.json", json.dumps({**TOPOLOGY, "schema": 2}), "schema is 2"),
         ("topology.json", json.dumps({**TOPOLOGY, "service": "other"}), "describes service 'other', not 'gates'"),
         ("releases/v2.yaml", "version: v1\nimages: {}\n", "v2.yaml is the manifest of version 'v1', not 'v2'"),
@@ -102,6 +118,48 @@ def test_wrong_files_are_told_with_what_to_mend(service: Shell, file: str, text:
     assert (2, "", 1) == (ended.code, ended.out, ended.err.count("\n")), ended.err
     assert told in ended.err
     assert before == service.files()
+
+
+@pytest.mark.parametrize("command", ["", "zone", "drill schedule"])
+def test_a_group_without_a_command_prints_its_help_as_it_is(shell: Shell, command: str) -> None:
+    named = command.split()
+    assert (2, shell.run(*named, "--help").out) == (shell.run(*named).code, shell.run(*named).err)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("zone drain aws/us-east-1z --reason x", 4, "no zone 'aws/us-east-1z' in service gates"),
+        ("zone restore aws/us-east-1z --reason x", 4, "no zone 'aws/us-east-1z' in service gates"),
+        ("zone drain aws/us-east-1a --reason x --override I13", 2, "'I13' cannot be overridden here"),
+        ("region evacuate --reason x", 2, "name either a REGION or --cloud CLOUD"),
+        ("region return aws/us-east-9 --reason x", 4, "no region 'aws/us-east-9'"),
+        ("drill run --zone aws/us-east-1z", 4, "no zone 'aws/us-east-1z' in service gates"),
+        ("runbook run zone-down", 2, "zone"),
+        ("runbook run zone-down -p zone=aws/zzz", 2, "aws/zzz"),
+        ("runbook show zone-down -p zone=aws/zzz", 2, "aws/zzz"),
+        ("serve --listen 0.0.0.0:7080", 2, "0.0.0.0 can be reached by others: add --token-file"),
+        ("state prune --older-than 90d", 4, "nothing was deployed from here yet"),
+        ("sim --seed 3 --seeds 4", 2, "--seed tells one history: it does not go with --seeds"),
+        ("sim --seed 3 --minutes 1", 2, "--seed tells one history: it does not go with --minutes"),
+    ],
+)
+def test_arguments_are_checked_before_a_state_is_opened_and_a_cloud_is_asked(
+    service: Shell, command: str, code: int, told: str
+) -> None:
+    before = service.files()
+    ended = service.run(*command.split())
+    assert (code, 1, True) == (ended.code, ended.err.count("\n"), told in ended.err), ended.err
+    assert before == service.files()
+
+
+@pytest.mark.parametrize("command", ["zone drain aws/us-east-1a --reason x", "serve", "deploy --resume"])
+def test_without_a_topology_no_state_is_made(service: Shell, command: str) -> None:
+    (service.folder / "topology.json").unlink()
+    before = service.files()
+    ended = service.run(*command.split())
+    assert (4, before) == (ended.code, service.files()), ended.err
+    assert command == "deploy --resume" or "`failout topology import` writes it for a service" in ended.err
 
 
 def test_debug_shows_where_it_came_from(shell: Shell) -> None:
@@ -158,6 +216,7 @@ def test_of_two_processes_on_one_state_the_second_names_the_first(service: Shell
         code, line = service.run("deploy", "--to", "v2", "--yes").said
         assert 2 == code
         assert "is in use by process 4711" in line
+        assert "next: failout status" in line
         assert 0 == service.run("status").code, "looking is always possible"
 
 
@@ -205,6 +264,14 @@ def test_a_folder_that_may_not_be_written_is_told(service: Shell) -> None:
     assert (2, f"failout: state {service.folder}/state cannot be written: Permission denied") == deploy.said
 
 
+@pytest.mark.parametrize("command", ["plan --to v2", "deploy --to v2 --yes", "serve --token-file nofile"])
+def test_a_token_file_that_is_not_there_is_not_found(service: Shell, command: str) -> None:
+    if "nofile" not in command:
+        (service.folder / "agent.token").unlink()
+    code, line = service.run(*command.split()).said
+    assert (4, True) == (code, "there is no token file" in line), line
+
+
 # ---- terminals and pipes
 
 
@@ -215,6 +282,17 @@ def test_a_reader_that_leaves_ends_it_quietly(service: Shell) -> None:
     ended = subprocess.run(command, cwd=service.folder, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (141, "") == (ended.returncode, ended.stderr)
+
+
+def test_a_command_that_is_terminated_says_so_and_ends_with_a_code_of_its_own(service: Shell) -> None:
+    command = [sys.executable, "-m", "orchestrator.cli", "status", "--watch", "--json"]
+    watching = subprocess.Popen(command, cwd=service.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    assert "{\n" == watching.stdout.readline()
+    watching.terminate()
+    _, told = watching.communicate(timeout=20)
+    expected = "failout: ended by SIGTERM; what was under way stays as it stands\nnext: failout status\n"
+    assert (143, expected) == (watching.returncode, told.lstrip("\n"))
 
 
 def test_no_colour_is_written_anywhere_even_to_a_terminal(service: Shell) -> None:

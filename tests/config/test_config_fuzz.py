@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,11 +12,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli.init import GATE, POLICY, document
 from orchestrator.config import read_release, read_settings, read_topology
 from orchestrator.core.errors import FailoutError
-from orchestrator.core.health import GatePolicy
-from orchestrator.core.policy import DeployPolicy
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 WORDS = (
@@ -108,20 +104,3 @@ def test_no_value_in_any_place_of_a_topology_brings_the_parser_down(place: tuple
         node = node[key]
     node[place[-1]] = value
     answers(json.dumps(changed).encode())
-
-
-def test_init_writes_every_setting_with_its_default() -> None:
-    """Uncommented, it parses to what Failout does without it."""
-    assert {f.name for f in fields(DeployPolicy)} == set(POLICY)
-    assert {f.name for f in fields(GatePolicy)} == set(GATE)
-    policy = replace(DeployPolicy(), bake_s=17.5, scale_survivors=False, gate=GatePolicy(samples_min=99))
-    text = document("my: service", policy)
-    start = text.index("# policy:")
-    uncommented = text[:start] + text[start:].replace("\n# ", "\n").removeprefix("# ")
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "failout.yaml"
-        path.write_text(uncommented)
-        assert policy == read_settings(path).policy
-        path.write_text(text)
-        read = read_settings(path)
-        assert ("my: service", DeployPolicy()) == (read.service, read.policy)

@@ -6,9 +6,10 @@ import asyncio
 
 from cli.shell import errors
 from workflows.drill_stage import DrillService
-from workflows.outing_stage import AZURE, now_
+from workflows.outing_stage import AZURE, Service, now_
 from workflows.test_runbook_steps import ASK, BOTH, FREEZE, Desk
 
+from orchestrator.cli.status import human_run
 from orchestrator.operations.status import describe_run, rule_to_accept
 
 
@@ -39,6 +40,16 @@ def test_a_runbook_that_waits_is_answered_and_fails_is_as_its_schema_says() -> N
     assert "held" == sound(desk, run)
     desk.carry(run, until=desk.since(run, 60.0), then=desk.order(run, "abort"))
     assert "aborted" == sound(desk, run)
+
+
+def test_the_version_of_a_zone_is_told_once_it_is_known_and_never_as_none() -> None:
+    service = Service()
+    run = service.take_out(AZURE)
+    asked = human_run(describe_run(service.run(run), {}, service.now()))
+    service.until_status(run, "out")
+    out = human_run(describe_run(service.run(run), {}, service.now()))
+    assert (False, False) == ("None" in asked, "->" in asked), asked
+    assert (True, False) == (" v1 " in out, "->" in out), out
 
 
 def sound(desk: Desk, run: str) -> str:

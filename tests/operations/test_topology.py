@@ -118,7 +118,7 @@ def test_the_importers_required_keys_are_the_schemas() -> None:
         ([*PARTS, ("org/aws/dev", AWS)], "region aws/us-east-1 comes from org/aws/prod and from org/aws/dev"),
         (changed(0, schema=2), "org/aws/prod: not a topology of schema 1"),
         (changed(0, regions=[AWS["regions"][0] | {"front": {}}]), "aws/us-east-1: its front does not name load_bal"),
-        (changed(0, regions=[AWS["regions"][0] | {"cloud": "gcp"}]), "no adapter for cloud 'gcp'"),
+        (changed(0, regions=[AWS["regions"][0] | {"cloud": "gcp"}]), "is of cloud 'gcp'; there are aws and azure"),
         (changed(1, regions=[{"id": "azure/eastus"}]), "not whole: KeyError"),
         ([PARTS[2]], "zones must be some"),
     ],

@@ -63,10 +63,18 @@ def test_a_scenario_says_what_happens_in_sentences(tmp_path: Path) -> None:
         (HEAD + "chances:\n  lost-reply: 2\n", "5: 'lost-reply' in chances must be a number from 0 to 1"),
         (HEAD + "calls:\n  12: kill-afer\n", "5: there is no 'kill-afer'; did you mean 'kill-after'?"),
         (HEAD + "calls:\n  first: slow\n", "5: 'calls' counts the calls"),
+        (HEAD + "calls:\n  0: lost-reply\n", "5: 'calls' counts the calls of the run from 1, 2, 3 on, not '0'"),
+        (HEAD + "calls:\n  -3: lost-reply\n", "5: 'calls' counts the calls of the run from 1, 2, 3 on, not '-3'"),
+        (
+            HEAD + "events:\n  - at 3s: fail 300 percent of zone aws/us-east-1a for 5 s\n",
+            "5: of the requests more than 0",
+        ),
+        (HEAD + "expect:\n  violates: [I99]\n", "5: there is no 'I99'"),
+        ("load: 1\n", "1: 'zones' is missing in what-if.yaml"),
         (HEAD + "expect:\n  status: suceeded\n", "5: there is no 'suceeded'; did you mean 'succeeded'?"),
         (HEAD + "version:\n  lies: 3\n", "5: 'lies' in version must be true or false"),
         ("zones:\n  gcp/x: 3\nload: 1\n", "2: a region is written aws/NAME or azure/NAME"),
-        ("zones:\n  aws/us-east-1: 3\n", "1: 'load' in what-if.yaml must be a number"),
+        ("zones:\n  aws/us-east-1: 3\n", "1: 'load' is missing in what-if.yaml"),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_the_nearest_valid_word(text: str, told: str, tmp_path: Path) -> None:

@@ -54,6 +54,25 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
     assert [True, True, False] == [why_wrong(line) is not None for line in lines]
 
 
+def _leaves(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            inner = command.get_command(context, word)
+            assert inner is not None
+            yield from _leaves(inner, f"{name} {word}".strip())
+
+
+def test_every_command_has_json_and_debug_but_those_that_the_documents_name() -> None:
+    known = {name: {opt for given in command.params for opt in given.opts} for name, command in _leaves(root)}
+    without = {option: {name for name in known if option not in known[name]} for option in ("--json", "--debug")}
+    assert {"--json": {"serve", "agent"}, "--debug": {"agent"}} == without
+    assert "Every command but `serve` and `agent`" in text_of("README.md")
+    assert "on every command but `agent`" in text_of("docs/exit-codes.md")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_within_the_repository_leads_somewhere(document: str) -> None:
     here = (ROOT / document).parent
@@ -86,6 +105,7 @@ def _codes() -> dict[int, str]:
         drill.INTERRUPTED: "interrupted drill",
         cli.INTERRUPTED: "interrupted",
         cli.READER_GONE: "reader gone",
+        cli.TERMINATED: "terminated",
     }
 
 
@@ -100,3 +120,15 @@ def test_the_exit_codes_are_those_that_the_code_has() -> None:
     assert _codes() == {int(code): name for code, name in rows}
     assert (deploy.NOT_SUCCEEDED,) * 3 == (doctor.UNFIT, sim.VIOLATED, drill.FAILED)
     assert errors.Rejected.exit_code == cli.USAGE
+
+
+def test_every_command_that_says_how_it_ends_stands_in_the_row_of_that_code() -> None:
+    rows = {int(code): row for code, row in re.findall(r"(?m)^\| (\d+) \|(.*)$", text_of("docs/exit-codes.md"))}
+    said = {
+        (name, int(code))
+        for name, command in _leaves(root)
+        for sentence in re.findall(r"Ends with (.*?)(?:[.] |[.]?$)", " ".join((command.help or "").split()))
+        for code in re.findall(r"\b1[0-3]\b", sentence)
+    }
+    assert {("audit verify", 10), ("region return", 11), ("proof", 12), ("drill run", 13)} <= said
+    assert [] == sorted((name, code) for name, code in said if f"`{name}`" not in rows[code])
