@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+import signal as signals  # this package has a module of that name
 import sys
 import traceback
 import warnings
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.signal(signals.SIGTERM, signals.SIG_DFL)
     if terminated and code == INTERRUPTED:
         _say("ended by SIGTERM; what was under way stays as it stands\nnext: failout status")
         code = TERMINATED
@@ -48,14 +48,14 @@ def _on_sigterm_as_on_ctrl_c() -> list[int]:
 
     def end(number: int, _: object) -> None:
         if os.getpid() != ours:  # a child that was forked, as those of `sim`: whoever ends it knows why
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            signals.signal(number, signals.SIG_DFL)
+            signals.raise_signal(number)
         came.append(number)
-        if not callable(signal.getsignal(signal.SIGINT)):  # begun with `&` by a script: its Ctrl-C is ignored
+        if not callable(signals.getsignal(signals.SIGINT)):  # begun with `&` by a script: its Ctrl-C is ignored
             raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
+        signals.raise_signal(signals.SIGINT)
 
-    signal.signal(signal.SIGTERM, end)
+    signals.signal(signals.SIGTERM, end)
     return came
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -162,7 +163,8 @@ def _carried(settings: Settings, wish: Wish, log: str) -> Run:
         return await start_drill(store, topology, wish, known, run_name("drill"), datetime.now(UTC))
 
     def check(topology: Topology) -> None:
-        require_wish(topology, wish, signal_names(settings))
+        with contextlib.suppress(Refused):  # A refusal goes on record, once the state is open.
+            require_wish(topology, wish, signal_names(settings))
 
     return asyncio.run(
         carry_until(settings, logger(log), begin, lambda _, __: False, quiet=log != "human", check=check)

@@ -18,6 +18,7 @@ def speaking(*, as_json: bool) -> None:
 
 def test_azures_sdk_is_silent_without_debug() -> None:
     before = logging.getLogger("azure").level
+    logging.getLogger("azure").setLevel(logging.NOTSET)
     try:
         assert "True\n" == CliRunner().invoke(speaking, ["--debug"]).output
         assert "False\n" == CliRunner().invoke(speaking, []).output
