@@ -11,7 +11,7 @@ from pathlib import Path
 import postgres_server
 import pytest
 
-from orchestrator.core.errors import Rejected, Transient
+from orchestrator.core.errors import Rejected, StoreAway
 from orchestrator.engine.carry import silent
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.liveness import Liveness
@@ -58,7 +58,7 @@ def test_two_live_executors_do_not_share_a_name_and_everybody_sees_who_lives(url
 
 def test_a_database_that_cannot_be_reached_is_said_in_one_line() -> None:
     nowhere = "postgresql://127.0.0.1:1/none"
-    with pytest.raises(Rejected, match="state database: "), glance_at(Place.of(nowhere)):
+    with pytest.raises(StoreAway, match="state database: "), glance_at(Place.of(nowhere)):
         pass
-    with pytest.raises(Transient, match="state database: "):
+    with pytest.raises(StoreAway, match="state database: "):
         hold(nowhere, "east")
