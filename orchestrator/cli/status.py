@@ -36,8 +36,10 @@ def command(config: Path | None, *, watch: bool, as_json: bool) -> None:
 
 
 def human_status(data: dict[str, Any]) -> str:
+    from orchestrator.operations.switches import whose  # noqa: PLC0415
+
     parts = [f"service {data['service']}"]
-    parts += [f"{s['name']} is on for {_whose(s['service'])}: {s['reason']} ({s['author']})" for s in data["switches"]]
+    parts += [f"{s['name']} is on for {whose(s['service'])}: {s['reason']} ({s['author']})" for s in data["switches"]]
     if not data["runs"] and not data["last"]:
         parts.append("nothing was deployed yet; start with `failout plan --to VERSION`")
     for run in data["runs"]:
@@ -69,10 +71,6 @@ def _orphaned(run: dict[str, Any]) -> str:
             f"; it stands at {doing['effect']} {doing['zone'] or ''}".rstrip() + f" since {seconds(doing['seconds'])}"
         )
     return human_run({**run, "doing": None, "next_command": None}) + f"\n{evidence}{stands}\nnext: {command}"
-
-
-def _whose(service: str) -> str:
-    return "every service" if service == "*" else service
 
 
 def human_run(run: dict[str, Any]) -> str:

@@ -178,7 +178,8 @@ def _order(state: DrillState, order: Order) -> Event:
     if order.kind not in _PAUSING:
         return Event(_E.ABORT, evidence=told, order=order.id)
     if order.kind == _E.PAUSE and state.phase in {Phase.WATCHING, Phase.RETURNING}:
-        told += f"; nobody reads its signals meanwhile: failout deployments abort {state.run} brings {state.wish.place} back"
+        back = f"failout deployments abort {state.run} --reason ... brings {state.wish.place} back"
+        told += f"; nobody reads its signals meanwhile: {back}"
     return Event(DrillEvent(order.kind), evidence=told, order=order.id)
 
 

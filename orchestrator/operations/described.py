@@ -82,7 +82,11 @@ def describe_drill(run: Run) -> dict[str, Any]:
     """What a list or `status` shows of it beyond what every run has. `outing`: the run that takes the place out."""
     state = parse_drill(run.state)
     wish = state.wish
-    command = f"failout deployments resume {run.id}   (or: abort)" if state.paused else f"failout drill show {run.id}"
+    command = (
+        f"failout deployments resume {run.id} --reason ...   (or: abort)"
+        if state.paused
+        else f"failout drill show {run.id}"
+    )
     return {
         "target": wish.place,
         "course": str(state.phase),

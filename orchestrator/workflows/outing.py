@@ -276,7 +276,7 @@ class OutingPerformer:
         if state.stage is Stage.WAITING:
             since = f"evacuation asked for by {state.ask.author}: {state.ask.reason}; {state.note}"
             warned, late = f"has not left, and does not after {until}", f"has not left by {until}, and does not now"
-            next_command = f"failout zone evacuate {state.zone} --override I1   (or restore: it stays)"
+            next_command = f"failout zone evacuate {state.zone} --override I1 --reason ...   (or restore: it stays)"
         evidence = f"{state.zone} {warned if kind == 'warn' else late}; {since}"
         happened = OutingEvent.WARNED if kind == "warn" else OutingEvent.ALARMED
         level = "warning" if kind == "warn" else "page"

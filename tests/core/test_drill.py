@@ -121,7 +121,8 @@ def test_i13_while_it_is_paused_only_an_order_moves_it_and_a_resume_makes_nothin
 def test_a_pause_tells_that_nobody_watches_and_a_resume_needs_a_pause() -> None:
     state = replace(begin("d", "gates", WISH, NOW), phase=Phase.WATCHING)
     told = ordered(state, "pause").evidence
-    assert "pause ordered by eve: lunch; nobody reads its signals meanwhile: failout deployments abort d brings aws/a back" == told  # fmt: skip
+    back = "failout deployments abort d --reason ... brings aws/a back"
+    assert f"pause ordered by eve: lunch; nobody reads its signals meanwhile: {back}" == told
     refused = ordered(state, "resume")
     why = "resume makes no sense for a drill that is not paused; abort brings aws/a back"
     assert ("order-refused", why) == (refused.kind, refused.evidence)
