@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from core.exploring import Explored, explored
 from msgspec.structs import replace
 
-from orchestrator.core.deploy import DeployState, apply, begin, decide
+from orchestrator.core.deploy import DeployState, ZoneProgress, apply, begin, decide
 from orchestrator.core.deploy_table import FINISHED, ORDERS, E
 from orchestrator.core.machine import Effect, Event, Facts, Json, Order
 from orchestrator.core.policy import DeployPolicy, OnFailure
@@ -78,11 +78,14 @@ class Undo(dict[str, Json]):
 def shape(state: DeployState) -> DeployState:
     """The state without its prose, its zones named by where they stand, so that equal situations are visited once."""
     names = {z.zone: name for z, name in zip(state.zones, "ab", strict=True)}
-    zones = tuple(
-        replace(z, zone=names[z.zone], note="", since=NOW, undo=Undo(z.undo), first=names[z.zone] == "a")
-        for z in state.zones
-    )
+    zones = tuple([_zone_shape(z, names[z.zone]) for z in state.zones])
     return replace(state, reason="", zones=zones, ahead=names.get(state.ahead, ""))
+
+
+def _zone_shape(zone: ZoneProgress, name: str) -> ZoneProgress:
+    if zone.zone == name and type(zone.undo) is Undo and not zone.note and zone.since is NOW:
+        return zone  # as it was: most often an event changes one zone of both
+    return replace(zone, zone=name, note="", since=NOW, undo=Undo(zone.undo), first=name == "a")
 
 
 def explore(on_failure: OnFailure) -> Explored[DeployState]:

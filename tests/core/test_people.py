@@ -63,7 +63,7 @@ SAID = {  # of an outing that is not paused: the orders that each stage takes, b
 
 
 @pytest.fixture(scope="module")
-def deploys() -> set[deploy.DeployState]:
+def deploys() -> list[deploy.DeployState]:
     return explore.explore(OnFailure.ROLLBACK_ZONE).states
 
 
@@ -73,7 +73,7 @@ def outings() -> set[outing.OutingState]:
     return {state for ask in asks for state in explore_outing.explore(ask).states}
 
 
-def test_a_deploy_takes_these_orders_and_refuses_the_others_by_name(deploys: set[deploy.DeployState]) -> None:
+def test_a_deploy_takes_these_orders_and_refuses_the_others_by_name(deploys: list[deploy.DeployState]) -> None:
     for state in deploys:
         taken = set()
         for kind in deploy.ORDERS:
@@ -88,7 +88,7 @@ def test_a_deploy_takes_these_orders_and_refuses_the_others_by_name(deploys: set
 
 
 @pytest.mark.parametrize("kind", sorted(SENT))
-def test_an_order_sends_the_zone_at_hand_where_the_table_says(deploys: set[deploy.DeployState], kind: str) -> None:
+def test_an_order_sends_the_zone_at_hand_where_the_table_says(deploys: list[deploy.DeployState], kind: str) -> None:
     seen = set()
     for state in deploys:
         zone = state.active_zone()
@@ -108,7 +108,7 @@ def test_an_order_sends_the_zone_at_hand_where_the_table_says(deploys: set[deplo
 
 
 def test_a_suspended_deploy_brings_its_zone_back_starts_no_other_and_waits_for_a_person(
-    deploys: set[deploy.DeployState],
+    deploys: list[deploy.DeployState],
 ) -> None:
     for state in deploys:
         if state.suspended and state.status is S.ACTIVE and state.active_zone() is None:
