@@ -57,7 +57,7 @@ TIMED := $(wildcard tests/lab/test_*_lab.py tests/lab/test_arm_http.py tests/lab
   tests/lab/test_traffic*.py tests/contract/test_takeover.py tests/contract/test_database_away.py)
 
 test: check
-	$(BIN)/pytest -n 4 --dist loadfile --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(TIMED:%=--ignore %) $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(TIMED:%=--ignore %) $(ARGS)
 	$(BIN)/pytest -n 2 --dist loadfile $(TIMED) $(ARGS)
 	$(BIN)/pytest -n 2 tests/e2e $(ARGS)
 	$(MAKE) test-infra

@@ -30,7 +30,6 @@ from orchestrator.engine.clock import SystemClock
 from orchestrator.engine.glance import Glance, glance_at
 from orchestrator.engine.place import Place
 from orchestrator.engine.ports import Lease, Run, Store, Switch
-from orchestrator.engine.runtime import Carried, Engine, open_engine
 from orchestrator.engine.store import SqlStore
 from orchestrator.notify.log import LogNotifier
 from orchestrator.operations.checks import Checks
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
     from orchestrator.clouds.aws.session import AwsSession
+    from orchestrator.engine.runtime import Carried, Engine
 
 LAB_CREDENTIAL: Final = "lab"
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def _aws_session(*, emulated: bool) -> AwsSession:
 
 
 def _lab_token() -> TokenCredential:
-    from orchestrator.lab.azure.client import LabCredential  # noqa: PLC0415 - only where the lab is installed
+    from orchestrator.lab.credential import LabCredential  # noqa: PLC0415 - only where the lab is installed
 
     return LabCredential()
 
@@ -209,6 +209,8 @@ async def open_orchestrator(
     Meanwhile traffic is kept as its document says, and zones that stay out for too long are told (I8). `serving` and
     `executor` are open_engine's.
     """
+    from orchestrator.engine.runtime import Carried, open_engine  # noqa: PLC0415 - DBOS: 0.4 s that readers need not wait
+
     read_topology(settings.topology, settings.service)  # Without it nothing can begin: no state is made either.
     worlds: list[World] = []
     launcher = Launcher()

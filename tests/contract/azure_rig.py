@@ -21,8 +21,9 @@ from orchestrator.core.health import Counters, InstanceProbe, Synthetic
 from orchestrator.core.release import Image
 from orchestrator.core.topology import GlobalTier, Region, Zone
 from orchestrator.lab.azure import EmulatedAzure, RegionPlan, provision
-from orchestrator.lab.azure.client import LabCredential, clients
+from orchestrator.lab.azure.client import clients
 from orchestrator.lab.azure.state import World
+from orchestrator.lab.credential import LabCredential
 from orchestrator.lab.model import DesiredRegion, Process, SeenRegion
 from orchestrator.ports import Fence, Peer
 

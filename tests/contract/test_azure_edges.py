@@ -18,7 +18,7 @@ from orchestrator.core.release import Image
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import OUT, STEADY, Placement, ZoneTraffic
 from orchestrator.lab.azure import Fault, FaultKind
-from orchestrator.lab.azure.client import LabCredential
+from orchestrator.lab.credential import LabCredential
 from orchestrator.ports import FleetSeen, Replacement
 
 UPGRADE = "/manualupgrade$"

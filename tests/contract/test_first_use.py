@@ -23,7 +23,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 from orchestrator.clouds.aws.session import AwsSession, Keys
 from orchestrator.clouds.azure.arm import Azure
-from orchestrator.lab.azure.client import LabCredential
+from orchestrator.lab.credential import LabCredential
 
 arm = Azure(LabCredential()).arm("s", "http://127.0.0.1:1")
 aws = AwsSession(Keys("a", "b")).endpoint("us-east-1", {})

@@ -24,7 +24,7 @@ from orchestrator.clouds.azure.arm import Azure
 from orchestrator.core.errors import Bug, Rejected
 from orchestrator.core.signal import AzureAlert, CloudWatchAlarm, LabTraffic, PrometheusQuery, parse_signal
 from orchestrator.lab.aws import EmulatedAws
-from orchestrator.lab.azure.client import LabCredential
+from orchestrator.lab.credential import LabCredential
 from orchestrator.lab.traffic.record import RawLog, Row
 from orchestrator.ports import Reading, Signal
 from orchestrator.signals import open_signal

@@ -19,9 +19,10 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from orchestrator.lab.azure import EmulatedAzure, RegionPlan
-from orchestrator.lab.azure.client import Clients, LabCredential, clients
+from orchestrator.lab.azure.client import Clients, clients
 from orchestrator.lab.azure.plane import Answer
 from orchestrator.lab.azure.provision import build
+from orchestrator.lab.credential import LabCredential
 from orchestrator.lab.model import DesiredInstance, DesiredRegion, Process, SeenRegion
 
 URL = "http://azure.lab"

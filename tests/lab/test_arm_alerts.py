@@ -11,7 +11,7 @@ from orchestrator.clouds.azure.alarm import AzureAlarm
 from orchestrator.clouds.azure.arm import Azure
 from orchestrator.core.signal import AzureAlert
 from orchestrator.lab.azure import EmulatedAzure, Fault, FaultKind
-from orchestrator.lab.azure.client import LabCredential
+from orchestrator.lab.credential import LabCredential
 
 LONG_S = 3 * 86400.0
 HEADERS = {"authorization": "Bearer x"}

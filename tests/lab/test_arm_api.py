@@ -8,8 +8,8 @@ import pytest
 from arm_world import GROUP, SET, Told, World, new_model, provisioned
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
-from orchestrator.lab.azure.client import LabCredential
 from orchestrator.lab.azure.plane import Answer
+from orchestrator.lab.credential import LabCredential
 
 SETS = "providers/Microsoft.Compute/virtualMachineScaleSets"
 

@@ -26,7 +26,8 @@ from orchestrator.core.traffic import OUT, STEADY, ZoneSeen, ZoneTraffic, matche
 from orchestrator.lab.addresses import RegionAddresses
 from orchestrator.lab.ask import ask
 from orchestrator.lab.azure import EmulatedAzure, RegionPlan, provision
-from orchestrator.lab.azure.client import LabCredential, clients
+from orchestrator.lab.azure.client import clients
+from orchestrator.lab.credential import LabCredential
 from orchestrator.lab.dataplane import DataPlane
 from orchestrator.lab.model import FRONT_PORT
 from orchestrator.lab.timeline import Timeline

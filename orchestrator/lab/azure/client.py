@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from azure.core.credentials import AccessToken
 from azure.core.pipeline import PipelineRequest
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.network import NetworkManagementClient
 from azure.mgmt.trafficmanager import TrafficManagerManagementClient
 
-
-class LabCredential:
-    """Hands out a new token whenever it is asked: the stand-in takes any until it is told to expire them.
-
-    azure-core keeps a token until 300 s before its end, so a `lifetime_s` below that asks anew for every request.
-    """
-
-    def __init__(self, name: str = "lab", *, lifetime_s: int = 3600) -> None:
-        self._name, self._lifetime_s = name, lifetime_s
-
-    def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
-        return AccessToken(f"{self._name}-{uuid.uuid4()}", int(time.time()) + self._lifetime_s)
+from orchestrator.lab.credential import LabCredential
 
 
 class _PlainHttp(SansIOHTTPPolicy[Any, Any]):
