@@ -52,14 +52,14 @@ check: $(READY)
 	$(BIN)/pytest tests/tidy
 
 # Most tests wait for real processes, so four at a time fit two cores. Those with users who give up after a second, or with
-# a time limit, get more of them: two at a time.
+# a time limit, get more of them: two or three at a time.
 TIMED := $(wildcard tests/lab/test_*_lab.py tests/lab/test_arm_http.py tests/lab/test_aws_dataplane.py tests/lab/test_dataplane_*.py \
   tests/lab/test_traffic*.py tests/contract/test_takeover.py tests/contract/test_database_away.py)
 
 test: check
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(TIMED:%=--ignore %) $(ARGS)
-	$(BIN)/pytest -n 2 --dist loadfile $(TIMED) $(ARGS)
-	$(BIN)/pytest -n 2 tests/e2e $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(TIMED) $(ARGS)
+	$(BIN)/pytest -n 2 --maxschedchunk 1 tests/e2e $(ARGS)
 	$(MAKE) test-infra
 
 # Each soak has seeds of its own (fewer than 1,000 histories a second): START=SEED repeats one.
@@ -81,7 +81,7 @@ $(CASES:%=cases-%): cases-%:
 	FAILOUT_CASES=$(CURDIR)/docs/cases.md $(RUN) $(BIN)/pytest tests/e2e/test_$*.py -m soak $(ARGS)
 
 test-infra: $(INFRA_READY)
-	$(INFRA)/bin/pytest -n 2 --dist loadfile tests/infra -rs $(ARGS)
+	$(INFRA)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/infra -rs $(ARGS)
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \

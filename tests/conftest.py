@@ -21,6 +21,17 @@ LONGEST = (
     "cli/test_cli_switches.py",
     "config/test_config_fuzz.py",
     "cli/test_cli_edges.py",
+    "e2e/test_deploy.py",
+    "e2e/test_drills.py",
+    "e2e/test_zones_by_hand.py",
+    "e2e/test_demo.py",
+    "lab/test_dataplane_fronts.py",
+    "contract/test_takeover.py",
+    "lab/test_dataplane_orders.py",
+    "lab/test_azure_adapters_lab.py",
+    "lab/test_traffic.py",
+    "lab/test_aws_adapters_lab.py",
+    "infra/test_lab.py",
 )
 ORDER = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
 
