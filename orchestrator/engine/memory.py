@@ -105,6 +105,8 @@ class MemoryStore:
 
     async def claim(self, run: str, carrier: str, now: datetime) -> int:
         row = self._row(run)
+        if row.finished:
+            return row.epoch
         self._runs[run] = replace(row, epoch=row.epoch + 1, carrier=carrier, updated_at=now)
         return row.epoch + 1
 

@@ -191,7 +191,10 @@ class Store(Protocol):
         """Raise Refused when the service already has an unfinished deploy, naming it; Rejected when the id is taken."""
 
     async def claim(self, run: str, carrier: str, now: datetime) -> int:
-        """Make `carrier` the one that carries the run and return its epoch. Every earlier carrier is a zombie now."""
+        """Make `carrier` the one that carries the run and return its epoch. Every earlier carrier is a zombie now.
+
+        A run that has ended stays as it is: who looked for runs to carry may have looked before its end.
+        """
 
     async def load(self, run: str) -> Run:
         """Raise NotFound."""

@@ -174,14 +174,11 @@ class SqlStore:
     @_threaded
     def claim(self, run: str, carrier: str, now: datetime) -> int:
         runs = schema.runs
-        claimed = (
-            update(runs)
-            .where(runs.c.id == run)
-            .values(epoch=runs.c.epoch + 1, carrier=carrier, updated_at=instant_text(now))
-            .returning(runs.c.epoch)
-        )
+        claim = update(runs).where(runs.c.id == run, runs.c.finished_at.is_(None))
+        claim = claim.values(epoch=runs.c.epoch + 1, carrier=carrier, updated_at=instant_text(now))
         with self._transaction() as connection:
-            epoch = connection.execute(claimed).scalar()
+            epoch = connection.execute(claim.returning(runs.c.epoch)).scalar()
+            epoch = epoch or connection.execute(select(runs.c.epoch).where(runs.c.id == run)).scalar()
         if epoch is None:
             raise NotFound(f"no run {run!r}")
         return int(epoch)

@@ -126,6 +126,14 @@ async def test_a_zombie_loses_at_intend_and_at_commit_and_overwrites_nothing(sto
 
 
 @at_once
+async def test_a_run_that_has_ended_is_not_claimed_anew_by_a_carrier_that_comes_late(store: Store) -> None:
+    await store.commit(await begin(store), step(finished=True, status="succeeded"), NOW)
+    ended = await store.load("d1")
+    assert 1 == await store.claim("d1", "late", LATER)
+    assert ended == await store.load("d1")
+
+
+@at_once
 async def test_one_seq_is_committed_once(store: Store) -> None:
     run = await begin(store)
     await store.commit(run, step(), NOW)

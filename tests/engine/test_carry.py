@@ -184,7 +184,8 @@ def test_a_crash_at_any_moment_leads_to_the_same_end(bench: Bench, step: str, mo
         bench.carry("doomed", doomed, dying)
     assert bench.carry("next")
     assert DONE == bench.history()
-    assert ("succeeded", 3, 2) == (bench.row().status, bench.row().seq, bench.row().epoch)
+    ended = (moment, step) == ("after-commit", STEPS[-1])  # then nobody claims it any more
+    assert ("succeeded", 3, 1 if ended else 2) == (bench.row().status, bench.row().seq, bench.row().epoch)
     twice = step if moment != "after-commit" else None
     assert sorted([*STEPS, *([twice] if twice else [])]) == sorted(doomed.performed + bench.hands.performed)
 
