@@ -6,6 +6,7 @@ grace (3 s). Reads are repeated once when Azure could not be reached or failed. 
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Any
 
 from azure.core.credentials import TokenCredential
@@ -16,9 +17,12 @@ from azure.core.pipeline.transport import RequestsTransport  # noqa: F401 - what
 from azure.core.polling import PollingMethod
 from azure.core.rest import HttpRequest
 from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.compute import models as compute_models
 from azure.mgmt.core.exceptions import ARMErrorFormat
 from azure.mgmt.network import NetworkManagementClient
+from azure.mgmt.network import models as network_models
 from azure.mgmt.trafficmanager import TrafficManagerManagementClient
+from azure.mgmt.trafficmanager import models as traffic_manager_models
 
 from orchestrator.clouds import IMPORTING
 from orchestrator.clouds.azure.arm import Progress
@@ -28,6 +32,26 @@ CONNECT_S = 0.8
 READ_S = 2.0
 NOT_FOUND = 404
 RETRIED = frozenset({500, 502, 503, 504})
+
+
+def _one_class_at_a_time(model: type) -> None:
+    """Guard the SDK that `model` is of: a class finds out about its fields when the first of it is made.
+
+    Two threads that do so at once leave fields that answer with plain dicts, or fail: "dictionary changed size during
+    iteration" (seen in one of ten cold starts with eight threads; azure-mgmt-compute and -network have it alike).
+    """
+    base = next(kind for kind in model.__mro__ if kind.__name__ == "Model")
+    make, finding_out = base.__new__, RLock()
+
+    def guarded(cls: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with finding_out:
+            return make(cls, *args, **kwargs)
+
+    base.__new__ = guarded  # type: ignore[method-assign, assignment]
+
+
+for _model in (compute_models.SubResource, network_models.SubResource, traffic_manager_models.Profile):
+    _one_class_at_a_time(_model)
 
 
 class Clients:
