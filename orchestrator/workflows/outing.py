@@ -156,15 +156,18 @@ class OutingPerformer:
         """I1: it left as a dead zone beside one that was out, and has served since; or one that is out is lent to a deploy."""
         state = job.progress
         assert isinstance(state, OutingState)
-        wanted = (await self._steering.document()).zones
-        lent = any(z != job.zone.id and to.placement is Placement.OUT for z, to in wanted.items())
         dead = state.dead and job.stale() is None  # It may have got well while it was paused.
-        if not (state.contested or lent) or dead or state.sick or "I1" in job.overrides:
+        if dead or state.sick or "I1" in job.overrides or not (state.contested or await self._lent(job)):
             return None
         refusal = refuse_second_zone_out(job.zone.id, await self._steering.seen())
         if refusal is None or (await self._triage(job)).kind == OutingEvent.DEAD:
             return None
         return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
+
+    async def _lent(self, job: Job) -> bool:
+        """Another zone is out and no run has its lease: a deploy mends it, or no document names it any more."""
+        others = await self._steering.standing(z for z in job.world.topology.zones() if z.id != job.zone.id)
+        return any(to.placement is Placement.OUT for to in others.values())
 
     async def _leave_region(self, job: Job) -> None:
         """Where it is the whole region, its users go elsewhere by the weights of the global tier; no TTL is waited for."""
