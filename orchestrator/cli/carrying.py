@@ -93,7 +93,7 @@ async def _wait(
             return ending.result()  # What its carrier gave up with is raised here.
         if not quiet and time.monotonic() - told >= SILENCE_S:
             told = time.monotonic()
-            _progress(run, log)
+            await _progress(store, run, log)
         if gone is not None and time.monotonic() - asked >= GONE_S:
             asked = time.monotonic()
             if gone():
@@ -101,7 +101,13 @@ async def _wait(
         await asyncio.sleep(0.1)
 
 
-def _progress(run: Run, log: Log) -> None:
+async def _progress(store: Store, run: Run, log: Log) -> None:
+    from orchestrator.operations.halted import halted  # noqa: PLC0415
+
+    halt = halted(run, await store.switches())
+    if halt is not None:
+        log("stands", run=run.id, evidence=halt.evidence, next=halt.next_command)
+        return
     if run.effect is None:
         log("waiting", run=run.id, evidence=f"the run is {run.status}")
         return

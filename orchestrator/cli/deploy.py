@@ -228,6 +228,12 @@ class Teller:
 
 async def _progress(teller: Teller, store: SqlStore, run: Run) -> None:
     """Progress on anything longer than two seconds; says so when a phase takes longer than three of four did before."""
+    from orchestrator.operations.halted import halted  # noqa: PLC0415
+
+    halt = halted(run, await store.switches())
+    if halt is not None:
+        teller("stands", run=run.id, evidence=halt.evidence, next=halt.next_command)
+        return
     if run.effect is None:
         teller("waiting", run=run.id, evidence=f"the run is {run.status}")
         return
