@@ -53,11 +53,13 @@ async def look_until(
     *,
     every_s: float,
     timeout_s: float,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Found[T] | TimedOut | Stopped:
     """Call `look` every `every_s` until it returns something else than NotYet, at least once.
 
     One look is several reads of a cloud: where some of them are throttled again and again, looking as often would keep
     the limit used up, and never get all of them. So blind looks become rarer, up to BLIND_TIMES and down to one a second.
+    `tell` hears what each look saw instead: whoever waits beside it would see nothing otherwise.
     Raises StoreAway when its time is over and the state was away at the last look.
     """
     deadline = clock.monotonic() + timeout_s
@@ -78,6 +80,7 @@ async def look_until(
             if not isinstance(seen, NotYet):
                 return Found(seen)
             last, blind, away = seen.why, False, None
+        tell(last)
         remaining_s = deadline - clock.monotonic()
         if remaining_s <= 0 and away is not None:
             raise away  # Nothing came too late: whoever carries the run waits for its state.
