@@ -336,6 +336,12 @@ def leased_place(state: RegionState) -> str | None:
     return None if state.phase in _UNLEASED or state.phase in FINISHED else state.place
 
 
+def way_back(regions: tuple[str, ...]) -> str:
+    """The command that brings them back. All regions of a cloud left together, and come back together."""
+    where = regions[0] if len(regions) == 1 else f"--cloud {regions[0].split('/')[0]}"
+    return f"failout region return {where} --reason ..."
+
+
 def where_it_stands(state: RegionState) -> str:
     """How many of its usual users it has there, as far as the run knows: what resolvers hold lives on for the TTL."""
     match state.phase:

@@ -126,12 +126,16 @@ def next_command(run: Run, state: DeployState) -> str | None:
         case "held":
             rule = rule_to_accept(state.reason)
             accept = f"; {rule[1]}: --override {rule[0]}" if rule else ""
-            return f"failout deployments resume {run.id}   (or: abort, rollback, retarget{accept})"
+            return f"failout deployments resume {run.id} --reason ...   (or: abort, rollback, retarget{accept})"
         case "paused":
-            return f"failout deployments resume {run.id}"
+            return f"failout deployments resume {run.id} --reason ..."
         case _:
             active = state.active_zone()
-            return f"failout deployments pause {run.id}" if active else f"failout deploy --resume   # {run.id}"
+            return (
+                f"failout deployments pause {run.id} --reason ..."
+                if active
+                else f"failout deploy --resume   # {run.id}"
+            )
 
 
 def rule_to_accept(reason: str) -> tuple[str, str] | None:

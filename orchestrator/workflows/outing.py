@@ -83,7 +83,7 @@ class OutingPerformer:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"{type(error).__name__.lower()}: {error}")
         level = next((level for kind, level in _LEVELS.items() if kind == event.kind), None)
         if level is not None:
-            next_command = f"failout zone restore {state.zone}" if event.kind != E.REFUSED else None
+            next_command = f"failout zone restore {state.zone} --reason ..." if event.kind != E.REFUSED else None
             if event.kind == E.STUCK and effect.kind == "plan-return":
                 next_command = f"{next_command}   (or release: a deploy is to mend what runs there)"
             await self._notify(level, state, event.kind, event.evidence, None, next_command)
@@ -275,7 +275,7 @@ class OutingPerformer:
         until = f"{state.ask.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         since = f"taken out by {state.ask.author}: {state.ask.reason}"
         warned, late = f"is to be back at {until}", f"should be back since {until} and is {state.stage}"
-        next_command = f"failout zone restore {state.zone}"
+        next_command = f"failout zone restore {state.zone} --reason ..."
         if state.stage is Stage.WAITING:
             since = f"evacuation asked for by {state.ask.author}: {state.ask.reason}; {state.note}"
             warned, late = f"has not left, and does not after {until}", f"has not left by {until}, and does not now"
