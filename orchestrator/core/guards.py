@@ -196,7 +196,7 @@ def plan_capacity(
 
     First choice: they already can. Second, where allowed: scale the survivors of the region. Third: move load to other
     regions through the global tier, which is slow (TTL) and used only when the region is emptied or lacks capacity.
-    Zones in `off` are out or on their way back: more of them would carry nothing.
+    Zones in `off` are out: more of them would carry nothing.
     """
     missing = sorted(z.id for z in topology.zones() if z.id not in loads)
     if missing:

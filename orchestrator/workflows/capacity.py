@@ -321,7 +321,7 @@ class Capacity:
             measured = await self._gauge.loads(job.policy.load_window_s)
             seen = await self._steering.seen_where_told()
             loads = {**carrying(measured, seen, {job.zone.id}), job.zone.id: out}
-            off = {z for z, s in seen.items() if s.placement is not Placement.STEADY}
+            off = {z for z, s in seen.items() if s.placement is Placement.OUT}
             plan = await self._plan(job, loads, may_scale=may_scale, off=off)
             return plan if isinstance(plan, Refusal) else (plan, loads)
 
