@@ -36,6 +36,7 @@ from orchestrator.operations.checks import Checks
 from orchestrator.operations.drill_steps import DrillSteps
 from orchestrator.operations.drills import BoundDrills, NamedSignals, RowsAndDoctor
 from orchestrator.operations.expiry import Expiries
+from orchestrator.operations.halted import Halts
 from orchestrator.operations.lasting import lasting
 from orchestrator.operations.recording import recording, reporting
 from orchestrator.operations.runbooks import BoundOperations, Operation
@@ -273,8 +274,10 @@ async def _keeping(engine: Engine, world: World, settings: Settings, log: Log, *
     store, service = engine.store, settings.service
     reconciler = Reconciler(world, store, lambda: store.unfinished(service), engine.carrier, engine.counts)
     expiries = Expiries(store, world.notifier, service, settings.policy, engine.carrier)
+    halts = Halts(store, world.notifier, service, engine.carrier)
     keepers: dict[str, Callable[[], Awaitable[None]]] = {
         "reconciler": reconciler.forever,
+        "halts": partial(halts.forever, world.clock),
         "expiries": partial(expiries.forever, world.clock),
     }
     if serving:

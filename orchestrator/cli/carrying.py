@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,31 @@ Begin = Callable[["Store", "Topology"], Awaitable["Run"]]
 Check = Callable[["Topology"], object]
 Enough = Callable[["Run", bool], bool]  # the run, and whether an order waits for it
 SILENCE_S = 2.0
+NAMED = re.compile(r"\bI\d+\b")
+# By which rule each effect waits, where what it waits for names none (docs/ARCHITECTURE.md).
+RULES = {
+    "triage": "I1: one zone out at a time",
+    "admit": "I1, I2, I3",
+    "prepare": "I3: the others are ready first",
+    "relieve": "I3: the others are ready",
+    "drain": "I13: drained is nothing in flight",
+    "evacuate": "I10",
+    "upgrade": "I13",
+    "plan-return": "I2, I3",
+    "verify": "I2",
+    "ramp": "I9",
+    "join": "I2",
+    "bake": "I2",
+    "settle": "I3",
+    "admit-region": "I1, I2, I3",
+    "prepare-region": "I3: the others are ready first",
+    "leave-region": "I3: answers of before live for the DNS TTL",
+    "empty-region": "I13: empty is nothing in flight",
+    "stay-out": "I8",
+    "verify-region": "I2",
+    "return-region": "I9",
+    "settle-region": "I3",
+}
 GONE_S = 1.0  # How often a follower looks whether it has to carry the run itself.
 
 
@@ -52,7 +78,8 @@ async def carry_until(
                 log("carrying", run=run.id, evidence=run.reason)
                 ending = asyncio.create_task(engine.await_run(run.id))
                 try:
-                    return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet)
+                    waits = world.waits
+                    return await _wait(engine.store, run.id, enough, log, ending, quiet=quiet, waits=waits)
                 finally:
                     ending.cancel()
                     await asyncio.gather(ending, return_exceptions=True)
@@ -81,19 +108,20 @@ async def _wait(
     *,
     quiet: bool,
     gone: Callable[[], bool] | None = None,
+    waits: Mapping[str, str] | None = None,
 ) -> Run:
     told = time.monotonic()
     asked = told
     while True:
         run = await store.load(run_id)
-        waits = bool((await store.pending(run_id)).orders)
-        if run.finished or enough(run, waits):
+        ordered = bool((await store.pending(run_id)).orders)
+        if run.finished or enough(run, ordered):
             return run
         if ending is not None and ending.done():
             return ending.result()  # What its carrier gave up with is raised here.
         if not quiet and time.monotonic() - told >= SILENCE_S:
             told = time.monotonic()
-            _progress(run, log)
+            await progress(store, run, log, waits)
         if gone is not None and time.monotonic() - asked >= GONE_S:
             asked = time.monotonic()
             if gone():
@@ -101,12 +129,36 @@ async def _wait(
         await asyncio.sleep(0.1)
 
 
-def _progress(run: Run, log: Log) -> None:
+async def progress(store: Store, run: Run, log: Log, waits: Mapping[str, str] | None, late: str = "") -> None:
+    """One line of what is waited for: on what evidence, by which rule, and the command to run next.
+
+    `waits`: what this process sees (World.waits); None: another one carries the run.
+    """
+    from orchestrator.operations.halted import halted  # noqa: PLC0415
+    from orchestrator.operations.status import describe_run  # noqa: PLC0415
+
+    described = describe_run(run, {}, datetime.now(UTC), switches := await store.switches())
+    following = described["next_command"]
+    if halted(run, switches) is not None:
+        log("stands", run=run.id, evidence=described["reason"], next=following)
+        return
     if run.effect is None:
-        log("waiting", run=run.id, evidence=f"the run is {run.status}")
+        why = f": {described['reason']}" if described["reason"] else ""
+        log("waiting", run=run.id, evidence=f"the run is {run.status}{why}", next=following)
         return
     took = (datetime.now(UTC) - run.updated_at).total_seconds()
-    log(f"{run.effect.kind}…", run=run.id, zone=run.effect.zone, evidence=f"for {seconds(took)}")
+    why, told = (waits or {}).get(run.effect.zone or run.id, ""), f"for {seconds(took)}{late}"
+    if waits is None:
+        told += "; the process that carries it knows what it waits for"
+    rule = RULES.get(run.effect.kind)
+    by = f" (rule {rule})" if rule and not NAMED.search(why) else ""
+    log(
+        f"{run.effect.kind}…",
+        run=run.id,
+        zone=run.effect.zone,
+        evidence=f"{told}{'; ' if why else ''}{why}{by}",
+        next=following,
+    )
 
 
 async def with_store(settings: Settings, act: Callable[[Store], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `act` gives

@@ -103,15 +103,18 @@ def glance(config: Path | None, look: Callable[[Glance, str], T], empty: Callabl
     No cloud is asked, and nothing is written.
     """
     from orchestrator.config import read_settings  # noqa: PLC0415
-    from orchestrator.engine.glance import glance_at  # noqa: PLC0415
+    from orchestrator.engine.glance import NoState, glance_at  # noqa: PLC0415
     from orchestrator.engine.place import Place  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
     place = Place.of(settings.database or settings.state)
-    if empty is not None and place.file is not None and not place.written():
+    try:
+        with glance_at(place) as rows:
+            return look(rows, settings.service)
+    except NoState:
+        if empty is None:
+            raise
         return empty(settings.service)
-    with glance_at(place) as rows:
-        return look(rows, settings.service)
 
 
 def emit(data: object, *, as_json: bool, human: Callable[[], str]) -> None:

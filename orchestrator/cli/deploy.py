@@ -20,6 +20,8 @@ from orchestrator.cli.status import human_run
 from orchestrator.core.errors import Refused, Rejected
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.config import Settings
     from orchestrator.engine.carry import Log
     from orchestrator.engine.ports import Run
@@ -148,7 +150,8 @@ async def _deploy(
             await engine.start_run(run.id)
             teller("carrying", run=run.id, evidence=f"to {version}" if version else "resumed")
             ending = asyncio.create_task(engine.await_run(run.id))
-            return await _ended_or_held(engine.store, run.id, ending, teller, resumed=version is None, quiet=quiet)
+            resumed, waits = version is None, world.waits
+            return await _ended_or_held(engine.store, run.id, ending, teller, resumed=resumed, quiet=quiet, waits=waits)
     except Served:
         store = SqlStore(place_of(settings))
         try:
@@ -190,7 +193,14 @@ async def _begin(
 
 
 async def _ended_or_held(
-    store: SqlStore, run_id: str, ending: asyncio.Task[Run] | None, teller: Teller, *, resumed: bool, quiet: bool
+    store: SqlStore,
+    run_id: str,
+    ending: asyncio.Task[Run] | None,
+    teller: Teller,
+    *,
+    resumed: bool,
+    quiet: bool,
+    waits: Mapping[str, str] | None = None,
 ) -> Run:
     """Wait for the end, or until a person must choose. A resumed run gets a moment to take the orders that wait for it.
 
@@ -200,13 +210,13 @@ async def _ended_or_held(
     try:
         while True:
             run = await store.load(run_id)
-            waits = bool((await store.pending(run_id)).orders)
-            if run.finished or (run.status == "held" and not waits and time.monotonic() > grace_until):
+            ordered = bool((await store.pending(run_id)).orders)
+            if run.finished or (run.status == "held" and not ordered and time.monotonic() > grace_until):
                 return run
             if ending is not None and ending.done():
                 return ending.result()
             if not quiet and time.monotonic() - teller.last >= SILENCE_S:
-                await _progress(teller, store, run)
+                await _progress(teller, store, run, waits)
             await asyncio.sleep(0.1)
     finally:
         if ending is not None:
@@ -226,15 +236,14 @@ class Teller:
         self._log(event, **fields)
 
 
-async def _progress(teller: Teller, store: SqlStore, run: Run) -> None:
+async def _progress(teller: Teller, store: SqlStore, run: Run, waits: Mapping[str, str] | None) -> None:
     """Progress on anything longer than two seconds; says so when a phase takes longer than three of four did before."""
-    if run.effect is None:
-        teller("waiting", run=run.id, evidence=f"the run is {run.status}")
-        return
+    from orchestrator.cli.carrying import progress  # noqa: PLC0415
+
     took = (datetime.now(UTC) - run.updated_at).total_seconds()
-    usual = (await store.usual(run.service)).get(run.effect.kind)
+    usual = (await store.usual(run.service)).get(run.effect.kind) if run.effect else None
     late = f", longer than usual (p75 {seconds(usual.p75_s)})" if usual and took > usual.p75_s else ""
-    teller(f"{run.effect.kind}…", run=run.id, zone=run.effect.zone, evidence=f"for {seconds(took)}{late}")
+    await progress(store, run, teller, waits, late)
 
 
 def _report(settings: Settings, run: Run) -> dict[str, Any]:

@@ -37,7 +37,12 @@ def list_(config: Path | None, limit: int, *, as_json: bool) -> None:
     from orchestrator.operations.status import describe_run  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    runs = glance(config, lambda g, service: [describe_run(r, {}, now) for r in g.runs(service, limit)], lambda _: [])
+
+    def look(rows: Glance, service: str) -> list[dict[str, Any]]:
+        switches = rows.switches()
+        return [describe_run(r, {}, now, switches) for r in rows.runs(service, limit)]
+
+    runs = glance(config, look, lambda _: [])
     rows = [(r["run"], r["target"], r["status"], r["started"][:19], seconds(r["seconds"]), r["author"]) for r in runs]
     emit(
         {"schema": 1, "runs": runs},
@@ -72,7 +77,7 @@ def show(run: str, config: Path | None, *, as_json: bool) -> None:
             }
             for r in records
         ]
-        described = describe_run(found, rows.usual(service), datetime.now(UTC))
+        described = describe_run(found, rows.usual(service), datetime.now(UTC), rows.switches())
         return {"schema": 1, "service": service, **described, "phases": zone_phases(records), "events": events}
 
     data = glance(config, look)

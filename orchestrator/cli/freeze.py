@@ -13,6 +13,7 @@ from orchestrator.cli.common import REASON, author, config_option, emit, find_co
 
 if TYPE_CHECKING:
     from orchestrator.engine.ports import Store, Switch, SwitchName
+    from orchestrator.operations.halted import Halt
 
 reason_option = click.option("--reason", type=REASON, required=True, help="Why; it goes into the audit log.")
 every_option = click.option("--every-service", is_flag=True, help="Of this state, not only that of failout.yaml.")
@@ -42,16 +43,20 @@ def turn(config: Path | None, name: SwitchName, *, on: bool, reason: str, every_
     from orchestrator.config import read_settings  # noqa: PLC0415
     from orchestrator.engine.ports import EVERY_SERVICE  # noqa: PLC0415
     from orchestrator.operations import switches  # noqa: PLC0415
+    from orchestrator.operations.halted import halted  # noqa: PLC0415
 
     settings = read_settings(find_config(config))
     service = EVERY_SERVICE if every_service else settings.service
     now = datetime.now(UTC)
 
-    async def act(store: Store) -> list[Switch]:
+    async def act(store: Store) -> tuple[list[Switch], list[tuple[str, Halt]]]:
         await switches.turn(store, service, name, on=on, author=author(), reason=reason, now=now)
-        return [] if on else await switches.still_on(store, service, name)
+        runs = await store.unfinished(None if every_service else service)
+        set_now = [s for s in await store.switches() if s.service == service]
+        stands = [(run.id, halt) for run in runs if (halt := halted(run, set_now)) is not None]
+        return [] if on else await switches.still_on(store, service, name), stands if on and name == "kill" else []
 
-    left = asyncio.run(with_store(settings, act))
+    left, stands = asyncio.run(with_store(settings, act))
     data: dict[str, Any] = {
         "schema": 1,
         "switch": name,
@@ -61,7 +66,9 @@ def turn(config: Path | None, name: SwitchName, *, on: bool, reason: str, every_
         "reason": reason,
     }
     data["still_on"] = [{"service": s.service, "author": s.author, "reason": s.reason} for s in left]
-    emit(data, as_json=as_json, human=lambda: _told(name, service, settings.service, left, on=on))
+    data["stands"] = [{"run": run, "evidence": h.evidence, "next_command": h.next_command} for run, h in stands]
+    still = "".join(f"\n  run {run}: {halt.evidence}\n  next: {halt.next_command}" for run, halt in stands)
+    emit(data, as_json=as_json, human=lambda: _told(name, service, settings.service, left, on=on) + still)
 
 
 def _told(name: SwitchName, service: str, ours: str, left: list[Switch], *, on: bool) -> str:

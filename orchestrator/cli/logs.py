@@ -32,7 +32,13 @@ def _human(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> s
         raise structlog.DropEvent
     where = str(fields.get("zone") or fields.get("run") or "")
     if event == "notice":
-        return f"{at} {where:<18} {fields['level'].upper()}: {fields['what']}: {fields['evidence']}"
+        rule = f" (rule {fields['rule']})" if fields.get("rule") else ""
+        told = f"{fields['level'].upper()}: {fields['what']}: {fields['evidence']}{rule}"
+        return f"{at} {where:<18} {told}{_next(fields.get('next_command'))}"
     took = f" in {fields['duration_s']:.1f} s" if fields.get("duration_s") else ""
     told = fields.get("evidence") or fields.get("reason") or fields.get("error") or fields.get("message") or ""
-    return f"{at} {where:<18} {event}{took}{': ' if told else ''}{told}"
+    return f"{at} {where:<18} {event}{took}{': ' if told else ''}{told}{_next(fields.get('next'))}"
+
+
+def _next(command: object) -> str:
+    return f"; next: {command}" if command else ""

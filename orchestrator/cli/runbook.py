@@ -355,7 +355,7 @@ def progress(run_id: str, config: Path | None, *, as_json: bool) -> None:
             }
             for r in rows.events(run_id)
         ]
-        described = describe_run(run, rows.usual(service), datetime.now(UTC))
+        described = describe_run(run, rows.usual(service), datetime.now(UTC), rows.switches())
         return {"schema": 1, "service": service, **described, "events": events}
 
     data = glance(config, look)

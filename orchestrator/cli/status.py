@@ -113,7 +113,7 @@ def _held_by(run: dict[str, Any]) -> str:
         return ""
     named = RULE.search(run["reason"])
     rule = named.group() if named else "I2: only what is known to be well goes on"
-    return f" (rule {rule}; next: failout deployments resume {run['run']})"
+    return f" (rule {rule}; next: failout deployments resume {run['run']} --reason ...)"
 
 
 def _time_left(run: dict[str, Any]) -> str:

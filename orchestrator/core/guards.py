@@ -184,12 +184,19 @@ def _utilisation(load_rps: float, capacity_rps: float) -> float:
 
 
 def plan_capacity(
-    zone: str, loads: Mapping[str, ZoneLoad], topology: Topology, *, max_utilisation: float, scale_survivors: bool
+    zone: str,
+    loads: Mapping[str, ZoneLoad],
+    topology: Topology,
+    *,
+    max_utilisation: float,
+    scale_survivors: bool,
+    off: Collection[str] = (),
 ) -> CapacityPlan | Refusal:
     """I3: say how the survivors carry the load once `zone` is out, or why they cannot.
 
     First choice: they already can. Second, where allowed: scale the survivors of the region. Third: move load to other
     regions through the global tier, which is slow (TTL) and used only when the region is emptied or lacks capacity.
+    Zones in `off` are out: more of them would carry nothing.
     """
     missing = sorted(z.id for z in topology.zones() if z.id not in loads)
     if missing:
@@ -201,7 +208,7 @@ def plan_capacity(
     sums = (
         f"{region.id} without {zone}: {load:.0f}/s over {capacity:.0f}/s is {used:.2f}, allowed {max_utilisation:.2f}"
     )
-    survivors = [z for z in region.zones if z.id != zone]
+    survivors = [z for z in region.zones if z.id != zone and z.id not in off]
     if survivors and used <= max_utilisation:
         return CapacityPlan(arithmetic=sums)
     if scale_survivors and survivors:

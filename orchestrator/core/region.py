@@ -336,6 +336,28 @@ def leased_place(state: RegionState) -> str | None:
     return None if state.phase in _UNLEASED or state.phase in FINISHED else state.place
 
 
+def way_back(regions: tuple[str, ...]) -> str:
+    """The command that brings them back. All regions of a cloud left together, and come back together."""
+    where = regions[0] if len(regions) == 1 else f"--cloud {regions[0].split('/')[0]}"
+    return f"failout region return {where} --reason ..."
+
+
+def where_it_stands(state: RegionState) -> str:
+    """How many of its usual users it has there, as far as the run knows: what resolvers hold lives on for the TTL."""
+    match state.phase:
+        case Phase.LEAVING | Phase.HELD_LEAVING:
+            share = "between 100% and 0%"
+        case Phase.EMPTYING | Phase.OUT | Phase.VERIFYING | Phase.HELD_OUT:
+            share = "at 0%"
+        case Phase.RETURNING | Phase.HELD_RETURNING:
+            before, at = state.steps[state.step - 1 : state.step], state.steps[state.step : state.step + 1]
+            least, most = (before[0].share if before else 0.0), (at[0].share if at else 1.0)
+            share = f"between {least:.0%} and {most:.0%} (step {state.step + 1} of {len(state.steps) or 1})"
+        case _:
+            share = "at 100%"
+    return f"{state.place} stands {share} of its usual users, {state.phase}"
+
+
 def status(state: RegionState) -> str:
     """One word for lists: paused, held, out, or what the run is about."""
     if state.phase in FINISHED:

@@ -54,6 +54,10 @@ _RUN: Final = (
 _LEASE: Final = "SELECT service, slot, zone, run, fence, since, expires_at FROM lease"
 
 
+class NoState(NotFound):
+    """Nothing was begun from here yet, or its first command is about to make the tables."""
+
+
 class Glance:
     """Every read of the store, synchronous, over one function that runs a query."""
 
@@ -200,12 +204,12 @@ def reject_version(found: int, known: int = SCHEMA_VERSION) -> None:
 
 @contextmanager
 def glance_at(place: Place) -> Iterator[Glance]:
-    """Open for reading only. Raise NotFound when there is no state yet, Rejected when it cannot be read."""
+    """Open for reading only. Raise NoState when there is none yet, Rejected when it cannot be read."""
     if place.file is None:
         with _postgres(place.url) as query:
             yield _checked(Glance(query))
         return
-    nothing = NotFound(f"no state in {place.file.parent}: nothing was deployed from here yet")
+    nothing = NoState(f"no state in {place.file.parent}: nothing was deployed from here yet")
     if not place.written():
         raise nothing
     with (

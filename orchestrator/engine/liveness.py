@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import psycopg
 
-from orchestrator.core.errors import Rejected, StoreAway
+from orchestrator.core.errors import Rejected
+from orchestrator.engine.glance import database_failure
 from orchestrator.engine.place import EXECUTOR, KEEPALIVE, SERVER, key_of
 
 BEAT_S: Final = 0.5
@@ -37,7 +38,7 @@ class Liveness(threading.Thread):
         log: Callable[..., Any],
         usurped: Callable[[], None],
     ) -> None:
-        """Take the name. Raise Rejected when a live process has it, StoreAway when the database cannot be reached."""
+        """Take the name. Raise Rejected when a live process has it or its URL must be mended, StoreAway when the database is away."""
         super().__init__(name="liveness", daemon=True)
         self._url, self._executor, self._log, self._usurped = url, name, log, usurped
         self._classes = [EXECUTOR, SERVER] if serving else [EXECUTOR]
@@ -45,7 +46,7 @@ class Liveness(threading.Thread):
         try:
             session = self._take()
         except psycopg.Error as error:
-            raise StoreAway(f"state database: {str(error).splitlines()[0]}") from error
+            raise database_failure(error, away=isinstance(error, psycopg.OperationalError)) from error
         if session is None:
             raise Rejected(f"an executor named {name!r} is running already: give this one a name of its own")
         self._session: psycopg.Connection[Any] = session

@@ -43,7 +43,7 @@ from orchestrator.core.samples import dump as dump_sample
 from orchestrator.core.traffic import DesiredTraffic
 from orchestrator.engine import agenda, ledger, schema
 from orchestrator.engine.codec import day_text, effect_text, event_text, instant_text, peers_text, text_of, traffic_text
-from orchestrator.engine.glance import Glance
+from orchestrator.engine.glance import Glance, database_failure
 from orchestrator.engine.place import KEEPALIVE, Place, sqlite_failure
 from orchestrator.engine.ports import Advance, AuditEntry, Lease, NewRun, Run, Schedule, SwitchName
 from orchestrator.ports import Peer
@@ -84,7 +84,7 @@ class SqlStore:
         self._slots = max_zones_out
         self._out_expires_s = out_expires_s
         place.prepare()
-        self._engine = _engine(place)
+        self._engine, self._opened = _engine(place), False
         self._reader = _reader(place) or self._engine
         self.glance = Glance(self._query)
         try:
@@ -92,6 +92,7 @@ class SqlStore:
                 if not place.file:
                     connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
                 schema.prepare(connection)
+            self._opened = True
         except BaseException:
             self.close()
             raise
@@ -425,7 +426,9 @@ class SqlStore:
             origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
             if self._place.file:
                 raise sqlite_failure(self._place.file, origin) from error
-            if isinstance(error, OperationalError | InterfaceError):
+            if not self._opened:  # A password or a name that no waiting mends is told as to whoever only reads.
+                raise database_failure(origin, away=isinstance(error, OperationalError | InterfaceError)) from error
+            if isinstance(error, OperationalError | InterfaceError):  # Under a run also those: a carrier waits for it.
                 raise StoreAway(f"state database: {str(origin).splitlines()[0]}") from error
             raise
         except PoolTimeout as error:
@@ -436,24 +439,21 @@ def _url(place: Place) -> URL:
     try:
         return make_url(place.url).set(drivername="postgresql+psycopg")
     except (ValueError, ArgumentError):  # What it says may quote a password.
-        raise Rejected(
-            "state database: its URL cannot be read: is the port a number, is the host well-formed?"
-        ) from None
+        why = "state database: its URL cannot be read: is the port a number, is the host well-formed?"
+        raise Rejected(why) from None
 
 
 def _reader(place: Place) -> Engine | None:
     """Connections to read PostgreSQL with: one round trip a query, where a transaction takes four."""
     if place.file is not None:
         return None
-    url = _url(place)
-    return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=KEEPALIVE)
+    return create_engine(_url(place), isolation_level="AUTOCOMMIT", connect_args=KEEPALIVE)
 
 
 def _engine(place: Place) -> Engine:
     if place.file is None:
-        url = _url(place)
         # A lost server is noticed in seconds, not after the kernel's two hours.
-        return create_engine(url, pool_pre_ping=True, connect_args=KEEPALIVE)
+        return create_engine(_url(place), pool_pre_ping=True, connect_args=KEEPALIVE)
     engine = create_engine(f"sqlite:///{place.file}")
 
     @event.listens_for(engine, "connect")

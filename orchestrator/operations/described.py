@@ -9,13 +9,12 @@ from orchestrator.core.drill_row import parse as parse_drill
 from orchestrator.core.outing import OutingState
 from orchestrator.core.outing_row import parse as parse_outing
 from orchestrator.core.outing_table import Stage
-from orchestrator.core.region import Phase, RegionState
+from orchestrator.core.region import Phase, RegionState, way_back
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.core.runbook import RunbookState, RunbookStatus
 from orchestrator.core.runbook_row import parse as parse_runbook
 from orchestrator.core.script import command_of
 from orchestrator.engine.ports import Record, Run
-from orchestrator.operations.kinds import region_return
 
 
 def describe_outing(run: Run, now: datetime) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def describe_region(run: Run) -> dict[str, Any]:
 
 
 def _next_of_region(run: Run, state: RegionState) -> str:
-    back = region_return(state.regions)
+    back = way_back(state.regions)
     return f"failout deployments resume {run.id} --reason ...   (or: {back})" if state.paused else back
 
 

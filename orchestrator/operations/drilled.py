@@ -19,11 +19,12 @@ LISTED: Final = 50
 def list_drills(rows: Glance | None, service: str, now: datetime) -> dict[str, Any]:
     """Schedules by id and drills newest first, as schemas/drill-list.json says. `rows` None: there is no state yet."""
     runs = [r for r in rows.runs(service, 500) if r.kind == "drill"] if rows else []
+    switches = rows.switches() if rows else []
     return {
         "schema": 1,
         "service": service,
         "schedules": [describe_schedule(row, now) for row in rows.schedules(service)] if rows else [],
-        "drills": [describe_run(r, {}, now) for r in runs[:LISTED]],
+        "drills": [describe_run(r, {}, now, switches) for r in runs[:LISTED]],
     }
 
 
@@ -31,7 +32,7 @@ def show_drill(rows: Glance, run: str, now: datetime) -> dict[str, Any]:
     """One drill with its history and proofs, as schemas/drill-show.json says. Raises NotFound, or Rejected for a run of another kind."""
     found = rows.load(run)
     require_kind(found, "drill", "show")
-    told = describe_run(found, {}, now)
+    told = describe_run(found, {}, now, rows.switches())
     return {
         "schema": 1,
         "service": found.service,

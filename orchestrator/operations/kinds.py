@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.core.drill_row import parse as parse_drill
 from orchestrator.core.errors import Rejected
 from orchestrator.core.outing_row import parse as parse_outing
+from orchestrator.core.region import way_back
 from orchestrator.core.region_row import parse as parse_region
 from orchestrator.engine.ports import Run
 
@@ -33,7 +34,7 @@ def command_for(run: Run, verb: str) -> str:
             order = verb if verb in {"pause", "resume"} else "restore"
             return f"failout zone {order} {parse_outing(run.state).zone} --reason ..."
         case "region" if verb != "show":
-            return region_return(parse_region(run.state).regions)
+            return way_back(parse_region(run.state).regions)
         case _:
             return f"failout report show {run.id}"
 
@@ -42,12 +43,6 @@ def carrying_command(run_id: str, kind: str) -> str:
     """The command that carries an unfinished run on which no process carries."""
     named = {"deploy": "failout deploy --resume", "runbook": f"failout runbook resume {run_id}"}
     return named.get(kind, "failout serve")
-
-
-def region_return(regions: tuple[str, ...]) -> str:
-    """All regions of a cloud left together, and come back together."""
-    where = regions[0] if len(regions) == 1 else f"--cloud {regions[0].split('/')[0]}"
-    return f"failout region return {where} --reason ..."
 
 
 def _a(kind: str) -> str:

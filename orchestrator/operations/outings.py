@@ -158,9 +158,21 @@ async def order_outing(
         run = await outing_of(store, topology.service, zone)
         if run is None:
             raise await _not_out(store, topology.service, zone)
+        if kind == OutingEvent.RESTORE:
+            await _take_over_if_halted(store, run, who)
         number = await store.post_order(run.id, kind, author=who.author, reason=who.reason, now=who.now, args=args)
         doing.result = f"order {number} for run {run.id}"
     return run
+
+
+async def _take_over_if_halted(store: Store, run: Run, who: Person) -> None:
+    """I14: a person's restore goes on under the kill switch, also of what a drill has out: it is theirs from then on."""
+    ask = parse(run.state).ask
+    if ask.asker is Asker.DRILL and (await store.pending(run.id)).killed:
+        mine: dict[str, Json] = {"expires_at": ask.expires_at.isoformat(), "on_expiry": str(ask.on_expiry)}
+        await store.post_order(
+            run.id, OutingEvent.TAKE_OVER, author=who.author, reason=who.reason, now=who.now, args=mine
+        )
 
 
 async def _not_out(store: Store, service: str, zone: str) -> NotFound:

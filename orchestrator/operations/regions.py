@@ -11,7 +11,7 @@ from orchestrator.core.errors import NotFound, Refused, Rejected
 from orchestrator.core.machine import Json
 from orchestrator.core.outing import Asker
 from orchestrator.core.policy import DeployPolicy
-from orchestrator.core.region import TRANSITIONS, M, Phase, begin
+from orchestrator.core.region import TRANSITIONS, M, Phase, begin, way_back
 from orchestrator.core.region_row import dump, parse
 from orchestrator.core.topology import Topology
 from orchestrator.engine.ports import Run, Store
@@ -95,7 +95,7 @@ async def _require_way(store: Store, service: str, moves: Sequence[Run], regions
             if not of_drill(other):
                 state = parse(other.state)
                 why = f"{state.place} is on the move already ({state.phase}, run {other.id}, by {other.author})"
-                raise Refused("I1", why, next_command=f"failout region return {state.regions[0]}")
+                raise Refused("I1", why, next_command=way_back(state.regions))
 
 
 async def _again(store: Store, run: Run, args: Mapping[str, Json], *, author: str, reason: str, now: datetime) -> None:

@@ -23,6 +23,7 @@ from orchestrator.core.samples import Sample, together
 from orchestrator.engine.glance import Glance
 from orchestrator.engine.ports import Record, Run
 from orchestrator.operations.described import step_of, steps_told
+from orchestrator.operations.halted import halted
 
 POINTS_MAX: Final = 150  # of a curve: its steps grow with the run, so a page stays small
 STEP_MIN_S: Final = 2.0
@@ -130,7 +131,7 @@ def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = N
     moments = [Moment(r.at, _of(run, r), r.event.kind, r.duration_s, r.event.evidence) for r in records]
     cut = max(0, len(moments) - MOMENTS_MAX)
     half = MOMENTS_MAX // 2
-    state = cast("dict[str, Any]", run.state)
+    state, halt = cast("dict[str, Any]", run.state), halted(run, glance.switches())
     return Report(
         run=run.id,
         kind=run.kind,
@@ -138,7 +139,7 @@ def collect(glance: Glance, run_id: str, now: datetime, users: Series | None = N
         title=f"{run.kind.capitalize()}{' of' if run.kind == 'deploy' else ''} {_subject(run)}".rstrip()
         + f": {run.status}",
         status=run.status,
-        why=str(state.get("reason") or run.reason),
+        why=f"{halt.evidence}; next: {halt.next_command}" if halt else str(state.get("reason") or run.reason),
         author=run.author,
         began=run.created_at,
         seconds=(ended - run.created_at).total_seconds(),

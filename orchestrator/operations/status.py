@@ -10,8 +10,9 @@ from typing import Any, Final
 from orchestrator.core.deploy import DeployState
 from orchestrator.core.deploy_row import parse
 from orchestrator.engine.glance import Glance
-from orchestrator.engine.ports import Record, Run, Usual
+from orchestrator.engine.ports import Record, Run, Switch, Usual
 from orchestrator.operations.described import describe_drill, describe_outing, describe_region, describe_runbook
+from orchestrator.operations.halted import halted
 
 SCHEMA = 1
 _TOO_FEW: Final = re.compile(r"fewer than \d+ requests|the zone served 0 requests")
@@ -21,21 +22,17 @@ def status(glance: Glance, service: str, now: datetime) -> dict[str, Any]:
     """The service now: its unfinished run zone by zone, leases, switches, and the run before. schemas/status.json"""
     open_runs = glance.unfinished(service)[::-1]
     ended = [r for r in glance.runs(service, limit=len(open_runs) + 1) if r.finished]
-    usual = glance.usual(service)
+    usual, switches = glance.usual(service), [s for s in glance.switches() if s.on]
     return {
         "schema": SCHEMA,
         "service": service,
-        "runs": [describe_run(r, usual, now) for r in open_runs],
+        "runs": [describe_run(r, usual, now, switches) for r in open_runs],
         "last": describe_run(ended[0], usual, now) if ended else None,
         "leases": [
             {"zone": x.zone, "run": x.run, "fence": x.fence, "since": x.since.isoformat()}
             for x in glance.leases(service)
         ],
-        "switches": [
-            {"name": s.name, "service": s.service, "author": s.author, "reason": s.reason}
-            for s in glance.switches()
-            if s.on
-        ],
+        "switches": [{"name": s.name, "service": s.service, "author": s.author, "reason": s.reason} for s in switches],
     }
 
 
@@ -44,8 +41,19 @@ def nothing_yet(service: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "service": service, "runs": [], "last": None, "leases": [], "switches": []}
 
 
-def describe_run(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any]:
-    """One run as it is shown everywhere; what only its kind has comes from where that kind is described."""
+def describe_run(
+    run: Run, usual: Mapping[str, Usual], now: datetime, switches: Sequence[Switch] = ()
+) -> dict[str, Any]:
+    """One run as it is shown everywhere. `switches`: of them one may keep it still, which is then what to know of it (I14)."""
+    described, halt = _describe(run, usual, now), halted(run, switches)
+    if halt is not None:
+        before = f"; {described['reason']}" if described["reason"] else ""
+        described |= {"reason": f"{halt.evidence}{before}", "next_command": halt.next_command}
+    return described
+
+
+def _describe(run: Run, usual: Mapping[str, Usual], now: datetime) -> dict[str, Any]:
+    """What only its kind has comes from where that kind is described."""
     ended = run.finished_at or now
     common: dict[str, Any] = {
         "run": run.id,
@@ -118,12 +126,16 @@ def next_command(run: Run, state: DeployState) -> str | None:
         case "held":
             rule = rule_to_accept(state.reason)
             accept = f"; {rule[1]}: --override {rule[0]}" if rule else ""
-            return f"failout deployments resume {run.id}   (or: abort, rollback, retarget{accept})"
+            return f"failout deployments resume {run.id} --reason ...   (or: abort, rollback, retarget{accept})"
         case "paused":
-            return f"failout deployments resume {run.id}"
+            return f"failout deployments resume {run.id} --reason ..."
         case _:
             active = state.active_zone()
-            return f"failout deployments pause {run.id}" if active else f"failout deploy --resume   # {run.id}"
+            return (
+                f"failout deployments pause {run.id} --reason ..."
+                if active
+                else f"failout deploy --resume   # {run.id}"
+            )
 
 
 def rule_to_accept(reason: str) -> tuple[str, str] | None:

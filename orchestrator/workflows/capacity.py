@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias, cast
 
@@ -136,8 +136,8 @@ class Capacity:
 
     async def _out(self, job: Job) -> list[str]:
         """Zones that wait for this run and are out: what another run has out is back within an admission's time."""
-        wanted = (await self._steering.document()).zones
-        return [z for z in job.waiting if wanted.get(z, STEADY).placement is Placement.OUT]
+        stand = await self._steering.standing(job.world.topology.zone(z) for z in job.waiting)
+        return [z for z, to in stand.items() if to.placement is Placement.OUT]
 
     async def grant(self, job: Job, fleet: FleetSeen) -> Event | NotYet:
         """One look at every guard: what must be prepared before the zone may leave, or why it may not."""
@@ -198,7 +198,9 @@ class Capacity:
             return plan
         return replace(plan, arithmetic="; ".join([*waived, plan.arithmetic])), loads
 
-    async def _plan(self, job: Job, loads: Mapping[str, ZoneLoad], *, may_scale: bool) -> CapacityPlan | Refusal:
+    async def _plan(
+        self, job: Job, loads: Mapping[str, ZoneLoad], *, may_scale: bool, off: Collection[str] = ()
+    ) -> CapacityPlan | Refusal:
         weights = (await self._steering.document()).region_weights
         plan = plan_capacity(
             job.zone.id,
@@ -206,6 +208,7 @@ class Capacity:
             job.world.topology,
             max_utilisation=job.policy.max_utilisation,
             scale_survivors=job.policy.scale_survivors and may_scale,
+            off=off,
         )
         if isinstance(plan, Refusal) and plan.rule in job.overrides:
             return CapacityPlan(arithmetic=overridden(plan))
@@ -316,8 +319,10 @@ class Capacity:
         async def rule(*, may_scale: bool) -> _Ruled:
             out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
             measured = await self._gauge.loads(job.policy.load_window_s)
-            loads = {**carrying(measured, await self._steering.seen_where_told(), {job.zone.id}), job.zone.id: out}
-            plan = await self._plan(job, loads, may_scale=may_scale)
+            seen = await self._steering.seen_where_told()
+            loads = {**carrying(measured, seen, {job.zone.id}), job.zone.id: out}
+            off = {z for z, s in seen.items() if s.placement is Placement.OUT}
+            plan = await self._plan(job, loads, may_scale=may_scale, off=off)
             return plan if isinstance(plan, Refusal) else (plan, loads)
 
         ready = await self._prepare(job, prepared, ask, rule)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from orchestrator.core.drill import DrillEvent, DrillState, Phase, reason_survivors_fail
-from orchestrator.core.errors import Denied, NoCapacity, NotFound, Refused, Rejected, Transient
+from orchestrator.core.errors import Denied, NoCapacity, NotFound, Refused, Rejected, StoreAway, Transient
 from orchestrator.core.machine import Effect, Event, Json
 from orchestrator.core.outing import Asker
 from orchestrator.core.outing_row import parse as parse_outing
@@ -101,7 +101,10 @@ class DrillPerformer:
         }
 
     async def perform(self, state: DrillState, effect: Effect, fence: Fence, interrupted: Interrupted) -> Event:  # noqa: ARG002
-        """Do `effect` and say what came of it. It writes nothing itself: the run that it begins has the lease."""
+        """Do `effect` and say what came of it. It writes nothing itself: the run that it begins has the lease.
+
+        Only StoreAway and Bug are raised; every other failure is an event.
+        """
         event = await self._effects[effect.kind](state, interrupted)
         level = _LEVELS.get(DrillEvent(event.kind))
         if level is not None:
@@ -113,6 +116,8 @@ class DrillPerformer:
     async def _check(self, state: DrillState, interrupted: Interrupted) -> Event:
         try:
             found = await self._checks.findings(state.wish, state.run, interrupted)
+        except StoreAway:
+            raise  # Nobody has refused it: whoever carries it waits for its state.
         except _TROUBLE as error:
             return Event(DrillEvent.REFUSED, evidence=f"{type(error).__name__.lower()}: {error}")
         if await interrupted():
@@ -165,6 +170,8 @@ class DrillPerformer:
             await self._operations.begin(state)
         except Refused as refused:
             return f"refused by {refused.rule}: {refused.reason}"
+        except StoreAway:
+            raise  # It looks again what is begun, and begins once the state is back or the checks are stale.
         except _TROUBLE as error:
             return f"{type(error).__name__.lower()}: {error}"
         return ""

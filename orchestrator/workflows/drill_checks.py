@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.drill import Wish
-from orchestrator.core.errors import FailoutError
+from orchestrator.core.errors import FailoutError, StoreAway
 from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
@@ -68,6 +68,8 @@ class DrillChecks:
         clock, policy = self.world.clock, self.policy
         try:
             result = await look_until(look, clock, interrupted, every_s=policy.poll_s, timeout_s=policy.admit_timeout_s)
+        except StoreAway:
+            raise  # It says nothing of the place, and passes.
         except FailoutError as error:
             return Finding("capacity", "failed", str(error))
         if isinstance(result, Found):

@@ -57,7 +57,7 @@ class Job(msgspec.Struct, frozen=True):
     """`fence` is checked right before every write; `interrupted` says that the machine would do something else by now.
 
     `overrides`: rules that a person has overridden by name (I4); exactly these are skipped, and the evidence says so.
-    `waiting`: zones that a run of many is still to take, in its order.
+    `waiting`: zones that a run of many is still to take, in its order. `about`: who waits where that is not the zone.
     """
 
     world: World
@@ -68,6 +68,7 @@ class Job(msgspec.Struct, frozen=True):
     interrupted: Interrupted
     overrides: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    about: str = ""
 
     @property
     def region(self) -> Region:
@@ -105,7 +106,10 @@ class Job(msgspec.Struct, frozen=True):
 
         I2: what could not be looked at is not sick. A person must choose, and nothing is rolled back for it.
         """
-        result = await look_until(look, self.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s)
+        with self.world.waiting(self.about or self.zone.id, doing) as tell:
+            result = await look_until(
+                look, self.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s, tell=tell
+            )
         if isinstance(result, Found):
             return result.value
         if isinstance(result, TimedOut):
@@ -126,8 +130,10 @@ class Job(msgspec.Struct, frozen=True):
     async def wait(self, seconds: float, doing: str) -> Event | None:
         """Let `seconds` pass; an Event when a person interrupts."""
         until = self.clock.monotonic() + seconds
-        while (left := until - self.clock.monotonic()) > 0:
-            if await self.interrupted():
-                return self.event(E.INTERRUPTED, f"{doing} was interrupted")
-            await self.clock.sleep(min(self.policy.poll_s, left))
+        with self.world.waiting(self.about or self.zone.id, doing) as tell:
+            while (left := until - self.clock.monotonic()) > 0:
+                tell("")
+                if await self.interrupted():
+                    return self.event(E.INTERRUPTED, f"{doing} was interrupted")
+                await self.clock.sleep(min(self.policy.poll_s, left))
         return None

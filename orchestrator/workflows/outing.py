@@ -83,7 +83,7 @@ class OutingPerformer:
             event = job.event(_FAILED_AS.get(effect.kind, E.STUCK), f"{type(error).__name__.lower()}: {error}")
         level = next((level for kind, level in _LEVELS.items() if kind == event.kind), None)
         if level is not None:
-            next_command = f"failout zone restore {state.zone}" if event.kind != E.REFUSED else None
+            next_command = f"failout zone restore {state.zone} --reason ..." if event.kind != E.REFUSED else None
             if event.kind == E.STUCK and effect.kind == "plan-return":
                 next_command = f"{next_command}   (or release: a deploy is to mend what runs there)"
             await self._notify(level, state, event.kind, event.evidence, None, next_command)
@@ -156,15 +156,18 @@ class OutingPerformer:
         """I1: it left as a dead zone beside one that was out, and has served since; or one that is out is lent to a deploy."""
         state = job.progress
         assert isinstance(state, OutingState)
-        wanted = (await self._steering.document()).zones
-        lent = any(z != job.zone.id and to.placement is Placement.OUT for z, to in wanted.items())
         dead = state.dead and job.stale() is None  # It may have got well while it was paused.
-        if not (state.contested or lent) or dead or state.sick or "I1" in job.overrides:
+        if dead or state.sick or "I1" in job.overrides or not (state.contested or await self._lent(job)):
             return None
         refusal = refuse_second_zone_out(job.zone.id, await self._steering.seen())
         if refusal is None or (await self._triage(job)).kind == OutingEvent.DEAD:
             return None
         return NotYet(f"refused by {refusal.rule}: {refusal.reason}")
+
+    async def _lent(self, job: Job) -> bool:
+        """Another zone is out and no run has its lease: a deploy mends it, or no document names it any more."""
+        others = await self._steering.standing(z for z in job.world.topology.zones() if z.id != job.zone.id)
+        return any(to.placement is Placement.OUT for to in others.values())
 
     async def _leave_region(self, job: Job) -> None:
         """Where it is the whole region, its users go elsewhere by the weights of the global tier; no TTL is waited for."""
@@ -272,7 +275,7 @@ class OutingPerformer:
         until = f"{state.ask.expires_at:%Y-%m-%d %H:%M:%S} UTC"
         since = f"taken out by {state.ask.author}: {state.ask.reason}"
         warned, late = f"is to be back at {until}", f"should be back since {until} and is {state.stage}"
-        next_command = f"failout zone restore {state.zone}"
+        next_command = f"failout zone restore {state.zone} --reason ..."
         if state.stage is Stage.WAITING:
             since = f"evacuation asked for by {state.ask.author}: {state.ask.reason}; {state.note}"
             warned, late = f"has not left, and does not after {until}", f"has not left by {until}, and does not now"

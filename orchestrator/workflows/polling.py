@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from orchestrator.core.errors import Transient
+from orchestrator.core.errors import StoreAway, Transient
 from orchestrator.ports import Clock
 
 T = TypeVar("T")
@@ -53,14 +53,18 @@ async def look_until(
     *,
     every_s: float,
     timeout_s: float,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Found[T] | TimedOut | Stopped:
     """Call `look` every `every_s` until it returns something else than NotYet, at least once.
 
     One look is several reads of a cloud: where some of them are throttled again and again, looking as often would keep
     the limit used up, and never get all of them. So blind looks become rarer, up to BLIND_TIMES and down to one a second.
+    `tell` hears what each look saw instead: whoever waits beside it would see nothing otherwise.
+    Raises StoreAway when its time is over and the state was away at the last look.
     """
     deadline = clock.monotonic() + timeout_s
     last, blind, blind_s = "nothing was seen", True, every_s
+    away: StoreAway | None = None
     while True:
         if await interrupted():
             return Stopped()
@@ -69,13 +73,17 @@ async def look_until(
             seen = await look()
         except Transient as error:
             last, blind, wait_s = str(error), True, max(blind_s, error.retry_after_s or 0.0)
+            away = error if isinstance(error, StoreAway) else None
             blind_s = max(every_s, min(2 * blind_s, BLIND_TIMES * every_s, BLIND_S))
         else:
             blind_s = every_s
             if not isinstance(seen, NotYet):
                 return Found(seen)
-            last, blind = seen.why, False
+            last, blind, away = seen.why, False, None
+        tell(last)
         remaining_s = deadline - clock.monotonic()
+        if remaining_s <= 0 and away is not None:
+            raise away  # Nothing came too late: whoever carries the run waits for its state.
         if remaining_s <= 0:
             return TimedOut(timeout_s, last, blind)
         await clock.sleep(min(wait_s, remaining_s))

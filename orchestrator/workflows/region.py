@@ -11,7 +11,7 @@ from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Stor
 from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.region import M, RegionState
+from orchestrator.core.region import M, RegionState, way_back
 from orchestrator.core.region_plan import (
     RegionPlan,
     gets_less,
@@ -88,8 +88,7 @@ class RegionPerformer:
             event = Event(_FAILED_AS.get(effect.kind, M.STUCK), evidence=told_)
         level = _LEVELS.get(M(event.kind))
         if level is not None:
-            back = f"failout region return {state.regions[0]}" if len(state.regions) == 1 else "failout status"
-            command = back if effect.kind in _ON_THE_WAY_BACK else "failout status"
+            command = way_back(state.regions) if effect.kind in _ON_THE_WAY_BACK else "failout status"
             notice = Notice(level, state.run, None, f"{state.place}: {event.kind}", event.evidence, None, command)
             await self._world.notifier.notify(notice)
         return event

@@ -52,14 +52,15 @@ class Move:
     def job(self, zone: Zone) -> Job:
         """A survivor's part in it, for the effects that a deploy has for one too."""
         progress = ZoneProgress(zone.id, ZoneState.PREPARING, "", "", self.state.since)
-        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted, self.state.overrides)
+        overrides, run = self.state.overrides, self.state.run
+        return Job(self.world, zone, progress, self.policy, self.fence, self.interrupted, overrides, about=run)
 
     async def until(
         self, look: Callable[[], Awaitable[T | NotYet]], timeout_s: float, *, late: M, doing: str
     ) -> T | Event:
-        result = await look_until(
-            look, self.world.clock, self.interrupted, every_s=self.policy.poll_s, timeout_s=timeout_s
-        )
+        clock, every_s = self.world.clock, self.policy.poll_s
+        with self.world.waiting(self.state.run, doing) as tell:
+            result = await look_until(look, clock, self.interrupted, every_s=every_s, timeout_s=timeout_s, tell=tell)
         if isinstance(result, Found):
             return result.value
         if isinstance(result, TimedOut):
@@ -71,10 +72,12 @@ class Move:
 
     async def wait(self, seconds: float, doing: str) -> Event | None:
         until = self.world.clock.monotonic() + seconds
-        while (left := until - self.world.clock.monotonic()) > 0:
-            if await self.interrupted():
-                return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
-            await self.world.clock.sleep(min(self.policy.poll_s, left))
+        with self.world.waiting(self.state.run, doing) as tell:
+            while (left := until - self.world.clock.monotonic()) > 0:
+                tell("")
+                if await self.interrupted():
+                    return Event(M.INTERRUPTED, evidence=f"{doing} was interrupted")
+                await self.world.clock.sleep(min(self.policy.poll_s, left))
         return None
 
 

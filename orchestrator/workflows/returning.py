@@ -213,7 +213,7 @@ class Returning:
         """
         # Two zones may be out where a person has overridden I1. One weight for both would be a share of neither.
         one_ramp = not job.world.traffic(job.region).whole_instances()
-        beside = [z.id for z in job.neighbours] if one_ramp else []
+        beside = job.neighbours if one_ramp else []
 
         waited = False
 
@@ -221,7 +221,7 @@ class Returning:
             nonlocal waited
             if waited and self._more_to_measure(job, await self._gauge.loads(job.policy.load_window_s)):
                 return job.event(E.STALE, "users came while it waited for the ramp: its steps are planned anew (I9)")
-            share = _share(job, step, (await self._steering.document()).zones)
+            share = _share(job, step, await self._steering.standing(job.neighbours))
             wanted = ramp(share) if job.neighbours else STEADY
             other = await self._steering.want_ramp(job.zone, wanted, job.fence, beside)
             waited = waited or other is not None

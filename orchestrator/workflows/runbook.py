@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol, cast
 
-from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, Transient
+from orchestrator.core.errors import Bug, Denied, NoCapacity, Refused, Rejected, StoreAway, Transient
 from orchestrator.core.machine import Effect, Event
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.core.runbook import K, RunbookState, effect_kind
@@ -196,6 +196,8 @@ class _Act:
             )
         except (Denied, Rejected) as error:
             return Outcome(False, f"{type(error).__name__.lower()}: {error}", known=False)
+        except StoreAway as away:
+            return Outcome(False, f"{late}: {away}", known=False)
         if isinstance(result, Found):
             return Outcome(result.value.so, result.value.evidence)
         return Outcome(False, f"{late}: {result.last}", known=False) if isinstance(result, TimedOut) else None

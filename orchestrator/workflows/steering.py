@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from orchestrator.core.errors import Denied, Transient
@@ -49,6 +49,20 @@ class Steering:
         """What it is to get; as it is, where nobody knows. Raises Transient when its cloud cannot say that either (I2)."""
         wish = (await self._known()).zones.get(zone.id)
         return self._as_it_is(zone, await self.seen_zone(zone)) if wish is None else wish
+
+    async def standing(self, zones: Iterable[Zone]) -> Mapping[str, ZoneTraffic]:
+        """What these are to get; of one that no document names (`failout state restore`), what its cloud gives it (I1).
+
+        One of which its cloud cannot say that either is left out: it holds nothing up (I10).
+        """
+        wished, found = (await self.document()).zones, dict[str, ZoneTraffic]()
+        for zone in zones:
+            if zone.id in wished:
+                found[zone.id] = wished[zone.id]
+                continue
+            with contextlib.suppress(Transient, Denied):
+                found[zone.id] = self._as_it_is(zone, await self.seen_zone(zone))
+        return found
 
     def _as_it_is(self, zone: Zone, seen: ZoneSeen | None) -> ZoneTraffic:
         whole = self._world.traffic(self._world.topology.region_of(zone.id)).whole_instances()
@@ -105,11 +119,11 @@ class Steering:
         if wanted.placement is Placement.STEADY or wanted.least:  # Or a part of it left, to make it smaller.
             await self.want_zone(zone, traffic, fence)
 
-    async def want_ramp(self, zone: Zone, traffic: ZoneTraffic, fence: Fence, beside: Sequence[str]) -> str | None:
+    async def want_ramp(self, zone: Zone, traffic: ZoneTraffic, fence: Fence, beside: Sequence[Zone]) -> str | None:
         """The same, unless one of `beside` is on its ramp already: then nothing is written, and it is returned."""
         document = await self.document()
-        for other in beside:
-            if document.zones.get(other, STEADY).placement is Placement.RAMP:
+        for other, to in (await self.standing(beside)).items():
+            if to.placement is Placement.RAMP:
                 return other
         await self._want(document, document.with_zone(zone.id, traffic, fence.number), fence)
         return None

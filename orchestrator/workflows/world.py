@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -48,7 +49,8 @@ class Sighting:
 class World:
     """`fleets` and `traffics` per cloud, `agents` per region id. Without `peers`, clouds are asked every time.
 
-    `sightings`: of each zone, and of WEIGHTS, what this process has seen come true (for `reconcile`).
+    `sightings`: of each zone, and of WEIGHTS, what this process has seen come true (for `reconcile`). `waits`: of each
+    zone, or of a region's run, what the effect that is performed waits for, by its last look.
     """
 
     topology: Topology
@@ -62,9 +64,28 @@ class World:
     releases: Releases
     peers: PeerBook | None = None
     sightings: dict[str, Sighting] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
 
     def saw(self, what: str, wish: object) -> None:
         self.sightings[what] = Sighting(wish, self.clock.monotonic())
+
+    @contextmanager
+    def waiting(self, who: str, doing: str) -> Iterator[Callable[[str], None]]:
+        """While it lasts, what is told to it is what `who` waits for.
+
+        One wait within another: what the outer one has seen says more than that time passes.
+        """
+        before = self.waits.get(who)
+
+        def tell(why: str) -> None:
+            self.waits[who] = f"{doing}: {why}" if why else before or doing
+
+        try:
+            yield tell
+        finally:
+            self.waits.pop(who, None)
+            if before is not None:
+                self.waits[who] = before
 
     def fleet(self, zone: Zone) -> Fleet:
         return self.fleets[zone.cloud]

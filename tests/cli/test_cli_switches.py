@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from cli.shell import TOPOLOGY, Shell
+
+from orchestrator.core.policy import DeployPolicy
+from orchestrator.core.region import Phase, begin
+from orchestrator.core.region_row import dump
+from orchestrator.engine.place import Place
+from orchestrator.engine.store import SqlStore
 
 WHY = ("--reason", "a test")
 TURNS = (("freeze", ("freeze",), ("unfreeze",)), ("kill", ("kill-switch", "on"), ("kill-switch", "off")))
@@ -48,3 +57,25 @@ def test_a_freeze_of_one_service_outlives_the_end_of_that_of_every_service(servi
     assert ended.out.endswith("next: failout unfreeze --reason ... --config FILE   (failout.yaml of gates)\n")
     ours = service.run("unfreeze", *WHY, "--config", "other/failout.yaml")
     assert ours.out.endswith("deploys and drills may start again.\nnext: failout status\n"), "another's is no matter"
+
+
+def test_whoever_turns_the_kill_switch_on_hears_which_move_stands_and_status_says_the_same(service: Shell) -> None:
+    """It stopped silently: every list went on to say `active`, and the next command was to bring it back."""
+    state = begin("move-1", "gates", ("aws/us-east-1",), DeployPolicy(), (), datetime.now(UTC))
+    store = SqlStore(Place.of(str(service.folder / "state")))
+    row, now = dump(replace(state, phase=Phase.EMPTYING)), datetime.now(UTC)
+    asyncio.run(store.create_run("move-1", "gates", "region", row, "active", author="ada", reason="quake", now=now))
+    store.close()
+    service.environment["FAILOUT_AUTHOR"] = "ada"
+    stands = "aws/us-east-1 stands at 0% of its usual users, emptying: kill is on for gates, set by ada: a test (I14)"
+    goes_on = "failout kill-switch off --reason ..."
+    ends = f"{goes_on}   (it goes on then; to end it instead, first: failout region return aws/us-east-1 --reason ...)"
+    turned = service.run("kill-switch", "on", *WHY)
+    assert [f"  run move-1: {stands}", f"  next: {ends}"] == turned.out.splitlines()[-2:]
+    again = service.run("kill-switch", "on", *WHY, "--json").json("switch")["stands"]
+    assert [{"run": "move-1", "evidence": stands, "next_command": ends}] == again
+    assert f"  why: {stands}" in service.run("status").out
+    assert ends == service.run("status", "--json").json("status")["runs"][0]["next_command"]
+    assert stands in service.run("report", "show", "move-1").out
+    assert [] == service.run("kill-switch", "off", *WHY, "--json").json("switch")["stands"]
+    assert "kill is on" not in service.run("status").out

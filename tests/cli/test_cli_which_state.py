@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -85,6 +87,15 @@ def _like_anybody() -> None:
     """Without its right to overrule permissions root is like anybody; prctl(2) and capabilities(7) have the numbers."""
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_while_the_first_command_makes_the_state_nothing_was_deployed_yet(say: Say, service: Shell) -> None:
+    """`failout status` ended with 4 in the moment between the file and its tables."""
+    (service.folder / "state").mkdir(mode=0o700)
+    with closing(sqlite3.connect(service.folder / "state" / "failout.db")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    ended = say("status")
+    assert (0, True) == (ended.code, "nothing was deployed yet" in ended.out), ended.err
 
 
 @pytest.mark.parametrize("command", ["status", "deployments list", "audit show", "state backup copy"])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import postgres_server
+import psycopg
 import pytest
 
-from orchestrator.core.errors import Rejected, StoreAway
+from orchestrator.core.errors import FailoutError, Rejected, StoreAway
 from orchestrator.engine.carry import silent
 from orchestrator.engine.glance import glance_at
 from orchestrator.engine.liveness import Liveness
 from orchestrator.engine.place import EXECUTOR, SERVER, Place, key_of
+from orchestrator.engine.store import SqlStore
 
 TOY = Path(__file__).parents[1] / "engine" / "toy.py"
 
@@ -62,3 +64,28 @@ def test_a_database_that_cannot_be_reached_is_said_in_one_line() -> None:
         pass
     with pytest.raises(StoreAway, match="state database: "):
         hold(nowhere, "east")
+
+
+def test_a_wrong_password_is_the_same_one_line_to_read_to_write_and_to_serve() -> None:
+    with postgres_server.folder() as home:
+        server = postgres_server.Server(home / "data")
+        server.create()
+        (home / "data" / "pg_hba.conf").write_text("local all postgres trust\nlocal all all scram-sha-256\n")
+        server.start()
+        try:
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                connection.execute("CREATE ROLE ada LOGIN PASSWORD 'right'")
+            wrong = server.url.replace("postgres@", "ada:secret@")
+            told = [why(lambda: glance_at(Place.of(wrong)).__enter__())]
+            told += [why(lambda: SqlStore(Place.of(wrong))), why(lambda: hold(wrong, "east"))]
+        finally:
+            server.stop()
+    assert (2, 1) == (told[0].exit_code, len({(type(error), str(error)) for error in told})), told
+    assert "password authentication failed" in str(told[0])
+    assert "secret" not in str(told[0])
+
+
+def why(act: Callable[[], object]) -> FailoutError:
+    with pytest.raises(FailoutError) as error:
+        act()
+    return error.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -12,10 +13,12 @@ from workflows.outing_stage import AWS, AZURE, now_
 
 from orchestrator.core.drill import Phase, Wish, begin
 from orchestrator.core.drill_row import dump
-from orchestrator.core.errors import Transient
+from orchestrator.core.errors import StoreAway, Transient
 from orchestrator.core.outing import Mode
 from orchestrator.engine.memory import MemoryStore
+from orchestrator.engine.ports import Lease
 from orchestrator.operations.switches import turn
+from orchestrator.ports import Peer
 from orchestrator.sim.scheduler import Process
 
 PLACES = [pytest.param(AWS, "zone", id="zone"), pytest.param(AZURE.rpartition("-")[0], "region", id="region")]
@@ -28,6 +31,27 @@ class Away(MemoryStore):
         if ".out started" in result:
             raise Transient("state is busy: database is locked")
         await MemoryStore.append_audit(self, author, act, reason, result, now)
+
+
+class Gone(MemoryStore):
+    """For a while a drill can neither look at its rows nor begin its run; whoever carries it writes again before that."""
+
+    def __init__(self, gone: tuple[str, ...]) -> None:
+        super().__init__()
+        self.gone, self.asked = gone, 0
+
+    def _away(self, what: str) -> None:
+        if what in self.gone:
+            self.asked += 1
+            raise StoreAway("state database: the connection was lost")
+
+    async def leases(self, service: str) -> Sequence[Lease]:
+        self._away("leases")
+        return await MemoryStore.leases(self, service)
+
+    async def save_peers(self, service: str, zone: str, peers: Sequence[Peer]) -> None:
+        self._away("peers")
+        await MemoryStore.save_peers(self, service, zone, peers)
 
 
 def beginning(service: DrillService, place: str, tier: Literal["zone", "region"], ago_s: float = 0.0) -> str:
@@ -60,6 +84,21 @@ def test_i11_i15_what_has_begun_is_watched_though_the_store_was_away_just_then(
     service.said.says["users"] = "bad"
     assert "failed" == service.ended(run)[0]
     assert service.run(f"{run}.out").finished
+
+
+@pytest.mark.parametrize(("gone", "phase"), [("leases", "checking"), ("peers", "checking"), ("leases", "beginning")])
+def test_a_drill_waits_for_a_state_that_is_away_and_is_not_refused_for_it(gone: str, phase: str) -> None:
+    """It ended as refused for good, by no rule, when the state came back in time to write just that down."""
+    service = DrillService(users_rps=120.0, admit_timeout_s=5.0)
+    service.store = store = Gone(())
+    run = service.drill() if phase == "checking" else beginning(service, AWS, "zone")
+    store.gone = (gone,)
+    if phase == "beginning":
+        service.carry(run)
+    service.wait(8.0)
+    assert (True, False) == (store.asked > 0, service.run(run).finished), service.state(run).reason
+    store.gone = ()
+    service.until(lambda: service.state(run).phase is Phase.WATCHING, within_s=60.0)
 
 
 @pytest.mark.parametrize(("place", "tier"), PLACES)

@@ -251,3 +251,17 @@ def test_i1_a_person_who_wants_the_very_region_takes_it_over_and_it_stays_out() 
     assert ("interrupted", True) == (status, "take-over ordered by eve: smoke" in why), why
     service.wait(900.0)
     assert "out" == service.run(f"{run}.out").status
+
+
+def test_i14_a_person_brings_back_what_a_drill_has_out_also_under_the_kill_switch() -> None:
+    """It was ordered, and stood: the drill's outing went on being automatic, and nothing automatic acts."""
+    service = DrillService(users_rps=120.0)
+    run = service.drill(duration_s=600.0)
+    service.until_out(run)
+    now_(turn(service.store, "gates", "kill", on=True, author="eve", reason="odd", now=service.now()))
+    service.wait(5.0)
+    service.restore(AWS)
+    service.until_status(f"{run}.out", "restored", within_s=120.0)
+    assert pytest.approx(service.presence(AWS)) == 1.0
+    now_(turn(service.store, "gates", "kill", on=False, author="eve", reason="odd", now=service.now()))
+    assert ("interrupted", True) == (service.ended(run)[0], "was taken over" in service.ended(run)[1])

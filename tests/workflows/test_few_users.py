@@ -48,6 +48,7 @@ def test_a_zone_that_a_person_took_out_comes_back_by_the_same_override() -> None
 def test_a_restore_overrides_no_rule_that_nobody_may() -> None:
     service = Service()
     service.take_out("aws/us-east-1a")
+    service.wait(1.0)  # Its carrier begins: a coroutine that never does is warned of.
     who = Person("ada", "why not", service.now())
     with pytest.raises(Rejected, match="I13"):
         now_(order_outing(service.store, service.topology, "aws/us-east-1a", "restore", who, {"overrides": ["I13"]}))

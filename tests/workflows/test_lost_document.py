@@ -11,6 +11,7 @@ from workflows.outing_stage import AWS, AWS_B, AZURE, Service, now_
 from orchestrator.core.deploy_row import parse
 from orchestrator.core.errors import Transient
 from orchestrator.core.outing import Mode
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.policy import OnFailure
 from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen, ZoneTraffic, as_it_is, ramp
 from orchestrator.sim.scheduler import Process
@@ -157,3 +158,47 @@ def test_i1_the_weight_of_a_region_of_which_nobody_knows_stays() -> None:
 )
 def test_what_a_zone_gets_is_what_is_wanted_of_it(wish: ZoneTraffic | None, whole: bool, seen: ZoneSeen) -> None:
     assert wish == as_it_is(seen, whole_instances=whole)
+
+
+def lent(service: Service) -> None:
+    """AWS is out and sick, and released: no run has its lease until a deploy mends it."""
+    run = service.take_out(AWS)
+    service.until_status(run, "out")
+    service.world.strike(service.world.zones[AWS], Blow.GRAY, 0.6)
+    service.restore(AWS)
+    service.until(lambda: service.stage(run) is Stage.HELD_OUT)
+    order(service, run, "release")
+    assert (Stage.LENT, 0.0) == (service.stage(run), service.presence(AWS))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_i1_no_evacuation_empties_a_sound_zone_beside_one_that_only_the_cloud_knows_to_be_out(lost: bool) -> None:
+    service = Service()
+    lent(service)
+    if lost:
+        lose(service)
+    waits = service.take_out(AZURE, Mode.EVACUATE)
+    service.until_status(waits, "held", within_s=3600.0)
+    assert pytest.approx(service.presence(AZURE)) == 1.0
+    assert f"{AWS} is out; one zone may be out at a time" in service.outing(waits).reason
+
+
+def test_i10_a_cloud_that_cannot_say_whether_its_zones_are_out_holds_up_no_evacuation() -> None:
+    service = Service()
+    lent(service)
+    lose(service)
+    service.clouds.down.add("aws")
+    service.take_out(AZURE, Mode.EVACUATE)
+    service.until(lambda: service.presence(AZURE) == 0.0, within_s=30.0)
+
+
+def test_i1_a_zone_that_waits_for_its_deploy_and_is_out_by_its_cloud_alone_is_known_to_be_out() -> None:
+    service = Service()
+    lent(service)
+    waiting = [service.topology.zone(z) for z in (AWS, AWS_B)]
+    for _ in range(2):
+        stand = ask(service, lambda steers: steers.standing(waiting))
+        assert {AWS: OUT, AWS_B: STEADY} == dict(stand)
+        lose(service)
+    service.clouds.down.add("aws")
+    assert {} == dict(ask(service, lambda steers: steers.standing(waiting)))

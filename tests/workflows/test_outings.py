@@ -282,3 +282,15 @@ def test_the_audit_log_names_the_first_broken_line() -> None:
     assert None is ledger.verify(entries)
     for broken in ([replace(entries[0], author="eve"), *entries[1:]], entries[1:]):
         assert f"entry {broken[0].id}" in str(ledger.verify(broken))
+
+
+def test_i3_after_an_evacuation_no_zone_is_scaled_that_is_out_and_carries_nobody() -> None:
+    service = Service(users_rps=400.0)
+    out = service.take_out(AWS_B)
+    service.until_status(out, "out")
+    before = len(service.world.zones[AWS_B].boxes)
+    run = service.take_out(AWS, EVACUATE, overrides=("I1",))
+    service.until_status(run, "out")
+    told = [e.event.args["undo"] for e in now_(service.store.events(run)) if e.event.kind == "prepared"]
+    assert (before, False) == (len(service.world.zones[AWS_B].boxes), AWS_B in str(told[-1]))
+    assert "aws/us-east-1c" in str(told[-1])
