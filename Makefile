@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The longest first, so that two side by side end together.
 CASES  := sick_zones sick_clouds sick_versions autoscaling good_deploys
 
-.PHONY: demo test test-timed check soak soak-tests soak-cases $(CASES:%=cases-%) infra test-infra lock clean
+.PHONY: demo test check soak soak-tests soak-cases $(CASES:%=cases-%) infra test-infra lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,17 +52,15 @@ check: $(READY)
 	$(BIN)/pytest tests/tidy
 
 # Most tests wait for real processes, so four at a time fit two cores. Those with users who give up after a second, or with
-# a time limit, get more of them: they wait most of the time, and so do those of infra/ beside them.
+# a time limit, get more of them: they wait most of the time, three at a time.
 TIMED := $(wildcard tests/lab/test_*_lab.py tests/lab/test_arm_http.py tests/lab/test_aws_dataplane.py tests/lab/test_dataplane_*.py \
   tests/lab/test_traffic*.py tests/contract/test_takeover.py tests/contract/test_database_away.py)
 
 test: check
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --ignore tests/tidy --ignore tests/infra $(TIMED:%=--ignore %) $(ARGS)
-	$(MAKE) -j2 --output-sync=target test-timed test-infra
-	$(BIN)/pytest -n 2 --maxschedchunk 1 tests/e2e $(ARGS)
-
-test-timed: $(READY)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(TIMED) $(ARGS)
+	$(BIN)/pytest -n 2 --maxschedchunk 1 tests/e2e $(ARGS)
+	$(MAKE) test-infra
 
 # Each soak has seeds of its own (fewer than 1,000 histories a second): START=SEED repeats one.
 MINUTES ?= 10
