@@ -52,9 +52,9 @@ def say(service: Shell, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return said
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # of a file and no longer: what idles there would slow down what comes after
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A lab of one zone on each cloud, raised once, with users."""
+    """A lab of one zone on each cloud, with users."""
     shell = Shell(tmp_path_factory.mktemp("lab"))
     shell.run(
         "lab", "up", "--name", "cli", "--aws", "us-east-1:1", "--azure", "eastus:1", "--instances", "1", "--ttl", "1"

@@ -14,7 +14,7 @@ from cli.shell import SCHEMAS, Shell, errors
 from orchestrator.cli.root import COMMANDS, root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployed(lab: Shell) -> dict[str, Any]:
     """The report of `failout deploy --to v2`; what came before it is looked at first."""
     before = lab.run("status", "--json").json("status")
