@@ -158,6 +158,7 @@ class RegionState:
 
     `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
     of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.
+    `alarms`: how often it has been told that they are out for too long; `since` says since when.
     """
 
     run: str
@@ -175,6 +176,7 @@ class RegionState:
     unasked: bool = False  # It leaves again, because it fell sick or a person says so, whatever the others then carry.
     asker: str = "person"
     paused: bool = False
+    alarms: int = 0
     behind: bool = False  # Others make way for it: the admission waits for what they bring back.
     inside: tuple[str, ...] = ()  # What people have out of these regions: its leases stand in nobody's way (I1).
     contested: str = ""  # Why the lease was refused for as long as an admission lasts, until a person is told.
@@ -201,20 +203,29 @@ def begin(
 def decide(state: RegionState, facts: Facts) -> Effect | Event | None:
     """The next effect, an order, or nothing: held, ended, paused, or the kill switch is on.
 
-    A freeze stops no evacuation, and calls a drill off that has not left yet (I14).
+    A freeze stops no evacuation, and calls a drill off that has not left yet (I14). No switch stops an alarm (I8).
     """
     if state.phase in FINISHED:
         return None
     if facts.orders:
         return _order(state, facts.orders[0])
     quiet = state.paused and state.phase is not Phase.OUT  # Its time out is minded all the same (I8).
-    if state.phase in HELD or facts.killed or quiet:
+    if state.phase in HELD or quiet or (facts.killed and not _is_late(state, facts.now)):
         return None
     if facts.frozen and state.asker == "drill" and state.phase in _CALLED_OFF:
         return Event(
             _CALLED_OFF[state.phase], evidence="refused by I14: a freeze is on, and no drill takes a region out"
         )
     return Effect(_EFFECT_OF[state.phase], args={"step": state.step})
+
+
+def silent_s(state: RegionState, now: datetime) -> float:
+    """For so long they may yet be out silently (I8); they are told of again and again."""
+    return (state.alarms + 1) * state.policy.out_expires_s - (now - state.since).total_seconds()
+
+
+def _is_late(state: RegionState, now: datetime) -> bool:
+    return state.phase is Phase.OUT and silent_s(state, now) <= 0.0
 
 
 def _order(state: RegionState, order: Order) -> Event:
@@ -242,11 +253,17 @@ def apply(state: RegionState, event: Event, now: datetime) -> RegionState:
     kind, phase = _transition(state, event)
     # What stood still stays as old as it is: neither a hold before it left nor an order makes anything known anew.
     same = phase is state.phase or kind is M.RESUME or Phase.HELD_LEAVING in {phase, state.phase}
-    again = kind is M.EXPIRED or (phase is Phase.ASKING and state.phase is not phase)
-    since = state.since if same and not again else now
+    since = state.since if same and not (phase is Phase.ASKING and state.phase is not phase) else now
     paused = state.paused and event.order is None
-    moved = replace(state, phase=phase, since=since, paused=paused, note=event.evidence or state.note)
+    alarms = _told_by(state, now) if kind is M.EXPIRED else state.alarms if phase is Phase.OUT else 0
+    moved = replace(state, phase=phase, since=since, paused=paused, alarms=alarms, note=event.evidence or state.note)
     return _told(moved, state.phase, kind, event)
+
+
+def _told_by(state: RegionState, now: datetime) -> int:
+    """One alarm more, and those that were missed while nobody carried the run: a day of pages at once helps nobody."""
+    missed = (now - state.since).total_seconds() // max(state.policy.out_expires_s, 1.0)
+    return max(state.alarms + 1, int(missed))
 
 
 def _still(state: RegionState, event: Event, now: datetime) -> RegionState | None:

@@ -32,6 +32,7 @@ def dump(state: RegionState) -> Json:
         "unasked": state.unasked,
         "asker": state.asker,
         "paused": state.paused,
+        "alarms": state.alarms,
         "behind": state.behind,
         "inside": list(state.inside),
         "contested": state.contested,
@@ -61,6 +62,7 @@ def parse(data: Json) -> RegionState:
         unasked=row.get("unasked", False),
         asker=row.get("asker", "person"),  # Rows of before there were drills have none.
         paused=row.get("paused", False),
+        alarms=row.get("alarms", 0),
         behind=row.get("behind", False),
         inside=tuple(row.get("inside", ())),
         contested=row.get("contested", ""),

@@ -5,13 +5,13 @@ They look at every change that lasts (`World.settle`). A checker that was never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim import load
-from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Box, Life, RegionTruth, ZoneTruth
+from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, Box, Life, RegionTruth, ZoneTruth
 from orchestrator.sim.world import World
 
 WHOLE = 0.9  # a zone with at least this presence is in
@@ -66,6 +66,9 @@ class Edges(Checker):
 
     def left(self, world: World, zone: ZoneTruth) -> None: ...
 
+    def taken_up(self, world: World, zone: ZoneTruth) -> None:
+        """It gets users again, as yet a part of what it should get."""
+
     def made_whole(self, world: World, zone: ZoneTruth) -> None: ...
 
     def returned(self, world: World, zone: ZoneTruth) -> None: ...
@@ -89,9 +92,13 @@ class OneZoneOut(Edges):
     waived: Callable[[str], bool] = lambda _: False
     later: Callable[[str], frozenset[str]] = lambda _: frozenset()
     region_waived: Callable[[str], bool] = lambda _: False
+    _weights: Mapping[str, int] = field(default_factory=dict)
     _regions_out: frozenset[str] = frozenset()
 
     def look(self, world: World) -> None:
+        if world.dns_weights is self._weights:
+            return
+        self._weights = world.dns_weights
         out = frozenset(region for region, weight in world.dns_weights.items() if not weight)
         left, self._regions_out = out - self._regions_out, out
         for region in left:
@@ -142,26 +149,61 @@ def found_sick(world: World, zone: ZoneTruth) -> bool:
     return world.found_sick_s.get(zone.zone.id, float("-inf")) >= world.now_s - DETECT_S
 
 
+def disturbed(world: World, region: RegionTruth) -> bool:
+    """Something has befallen the region just now. What befalls another one excuses nothing here."""
+    return region.disturbed_at_s >= world.now_s - DETECT_S
+
+
 def _long_dead(world: World, zone: ZoneTruth) -> bool:
     """A fault has taken every instance, long enough ago to be seen."""
-    return zone.dark and world.disturbed_at_s < world.now_s - DETECT_S
+    return zone.dark and not disturbed(world, zone.region)
 
 
-def _lost(zone: ZoneTruth) -> bool:
+def lost(zone: ZoneTruth) -> bool:
     """Nobody reaches it, or its power is back and none of what a fault took is yet. What a run replaces is no fault."""
     lost = [box.lost_to_fault and box.life is not Life.RUNNING for box in zone.boxes]
     return zone.dark or (bool(lost) and all(lost))
 
 
+@dataclass(slots=True, eq=False)
 class OnlyHealthyAdvances(Edges):
     """I2: a zone is whole again, and another one leaves, only while every instance at work serves well.
 
+    So it does when a region leaves, and when the first users come to a zone or a region that was out.
     Does not verify: sickness below a failed share of 4 % or of fewer than 10 requests in 12 s, slowness, what befell
     the world in the last 12 s, a dead zone that only gets its part of the weights back, and to which its load balancer
-    sends nobody, what else is sick when a zone leaves that serves nobody, or what is put back by hand.
+    sends nobody, what else is sick when a zone leaves that serves nobody, that a person evacuates or for which a person
+    has overridden I2 by name, or what is put back by hand.
     """
 
     rule: ClassVar[str] = "I2"
+    waived: Callable[[str], bool] = lambda _: False
+    region_waived: Callable[[str], bool] = lambda _: False
+    _weights: Mapping[str, int] = field(default_factory=dict)
+    _regions_out: frozenset[str] = frozenset()
+
+    def look(self, world: World) -> None:
+        if world.dns_weights is self._weights:
+            return
+        self._weights = world.dns_weights
+        out = frozenset(region for region, weight in world.dns_weights.items() if not weight)
+        before, self._regions_out = self._regions_out, out
+        for region in (world.regions[r] for r in before ^ out if not self.region_waived(r)):
+            if region.region.id in out:
+                others = [z for z in world.zones.values() if z.zone.region not in out and is_in(z)]
+                self._judge(world, others if any(map(is_in, region.zones)) else (), f"{region.region.id} left")
+            elif region.share <= GONE:
+                for zone in region.zones:
+                    self._first_users(world, zone, [b for b in zone.boxes if load.meant_to_serve(b) and _answers(b)])
+
+    def taken_up(self, world: World, zone: ZoneTruth) -> None:
+        self._first_users(world, zone, [box for box in zone.boxes if box.rps > 0.0])
+
+    def _first_users(self, world: World, zone: ZoneTruth, boxes: Iterable[Box]) -> None:
+        self.exercised += 1
+        ill = [box.id for box in boxes if sick(world, box)]
+        if ill and not disturbed(world, zone.region) and not zone.by_hand:
+            self.report(world, zone.zone.id, f"got its first users while {', '.join(ill)} was sick")
 
     def made_whole(self, world: World, zone: ZoneTruth) -> None:
         self.exercised += 1
@@ -169,15 +211,13 @@ class OnlyHealthyAdvances(Edges):
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if zone.by_hand or not serves(world, zone):
-            return  # Somebody put back what a run has out, or nothing is taken from users.
+        if zone.by_hand or not serves(world, zone) or self.waived(zone.zone.id):
+            return  # Somebody put back what a run has out, nothing is taken from users, or nobody asked.
         others = [z for z in world.zones.values() if z is not zone and is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
 
     def _judge(self, world: World, zones: Iterable[ZoneTruth], doing: str) -> None:
-        if world.disturbed_at_s >= world.now_s - DETECT_S:
-            return
-        for zone in zones:
+        for zone in (z for z in zones if not disturbed(world, z.region)):
             ill = [box.id for box in zone.boxes if not box.leaving and box.rps > 0.0 and sick(world, box)]
             failing = sum(box.rps * load.fails(box, world.versions[box.version]) for box in zone.boxes)
             ill = ill if failing * DETECT_S >= SEEN else []
@@ -187,111 +227,13 @@ class OnlyHealthyAdvances(Edges):
                 self.report(world, zone.zone.id, f"{doing} while {', '.join(ill) or 'every instance of it'} was sick")
 
 
+def _answers(box: Box) -> bool:
+    """Its load balancer would send users there."""
+    return any(target.healthy and not target.draining for target in box.targets.values())
+
+
 def sick(world: World, box: Box) -> bool:
     return load.fails(box, world.versions[box.version]) >= SICK
-
-
-@dataclass(slots=True)
-class _Overuse:
-    """A zone above the bound. `excused`: when it last got worse, something had just befallen the world.
-
-    `slowed_s`: for how long calls had been slow until it began.
-    """
-
-    since_s: float
-    worst: float
-    excused: bool
-    slowed_s: float
-
-
-@dataclass(slots=True, eq=False)
-class CarriesTheLoad(Checker):
-    """I3: no serving zone is used beyond `max_utilisation` because of what Failout did.
-
-    Blames whoever made it worse: a rise within 12 s of a fault, a healing or a rise of load is not ours, nor is what
-    is left of it while a zone of the region is still out or on its way back; nor is a rise when a sick zone leaves
-    at once, or while another zone of the region is dead or two are out, or have been since this one came back alone.
-    Does not verify: single instances, utilisation by anything but requests, or a moment above the bound and below what
-    the instances can carry (on AWS the ramp is made small before a zone joins, until its targets are seen healthy: three
-    looks and two good probes, and as long as a slow call lasts).
-    """
-
-    rule: ClassVar[str] = "I3"
-    max_utilisation: float = 0.75
-    moment_s: float = 1.0
-    slowed_s: Callable[[], float] = lambda: 0.0
-    _above: dict[str, _Overuse] = field(default_factory=dict)
-    _before: tuple[object, ...] = ()
-    _back_to_none: set[str] = field(default_factory=set)  # zones that were out when nobody else served their region
-    _beyond: set[str] = field(default_factory=set)  # regions in which users ask for more than all zones may carry
-
-    def look(self, world: World) -> None:
-        after = (*[round(z.presence, 3) for z in world.zones.values()], *world.dns_weights.values())
-        self.exercised += bool(self._before) and after != self._before
-        self._before = after
-        for region in world.regions.values():
-            inside = [is_in(zone) for zone in region.zones]
-            whole = all(inside)
-            if not any(inside):
-                self._back_to_none.update(zone.zone.id for zone in region.zones)
-            elif sum(inside) > 1:
-                self._back_to_none.difference_update(zone.zone.id for zone in region.zones)
-            beyond_all, was_beyond = self._beyond_all(region), region.region.id in self._beyond
-            (self._beyond.add if beyond_all else self._beyond.discard)(region.region.id)
-            for zone in region.zones:
-                carries = zone.serving * zone.zone.rps_per_instance
-                # Used beyond the bound with all zones in: users did that.
-                used = zone.rps / carries if carries and not beyond_all else 0.0
-                if used > self.max_utilisation + SLACK or zone.zone.id in self._above:
-                    self._judge(world, zone, used, whole=whole, eases=was_beyond)
-                else:
-                    self.clear(zone.zone.id)
-
-    def _judge(self, world: World, zone: ZoneTruth, used: float, *, whole: bool, eases: bool) -> None:
-        zone_id, above = zone.zone.id, self._above.get(zone.zone.id)
-        if used > self.max_utilisation + SLACK:
-            if above is None or used > above.worst + SLACK:
-                standing = above if above and not above.excused else None
-                since_s, slowed_s = (
-                    (standing.since_s, standing.slowed_s) if standing else (world.now_s, self.slowed_s())
-                )
-                above = _Overuse(since_s, used, eases or self._excused(world, zone, used), slowed_s)
-                self._above[zone_id] = above
-        elif above is None or whole or not above.excused:
-            self._tell(world, zone, above)
-            self._above.pop(zone_id, None)
-            self.clear(zone_id)
-            return
-        self._tell(world, zone, above)
-
-    def _excused(self, world: World, zone: ZoneTruth, used: float) -> bool:
-        """Something has just befallen the world, a sick version is out, or a neighbour has had to carry as much for such a reason."""
-        others = [z for z in zone.region.zones if z is not zone]
-        if world.disturbed_at_s >= world.now_s - DETECT_S or any(_sick_and_out(world, z) for z in zone.region.zones):
-            return True
-        if any(_lost(z) or found_sick(world, z) for z in others) or sum(not is_in(z) for z in zone.region.zones) > 1:
-            return True  # What those should have carried falls to the others, and I1 says who may be out together.
-        if zone.zone.id in self._back_to_none:
-            return True  # Whatever it gets, it got back from nobody.
-        theirs = [self._above[z.zone.id] for z in others if z.zone.id in self._above]
-        return any(above.excused and above.worst >= used - SLACK for above in theirs)
-
-    def _tell(self, world: World, zone: ZoneTruth, above: _Overuse | None) -> None:
-        """An overuse that is over is told of too: between two looks nobody sees how long it lasts."""
-        if above is None or above.excused:
-            return
-        lasts_s = world.now_s - above.since_s - (self.slowed_s() - above.slowed_s)
-        if above.worst > 1.0 or lasts_s > self.moment_s + world.physics.health_pass_s:
-            told = f"used {above.worst:.2f} for {world.now_s - above.since_s:.1f} s, now {zone.rps:.0f}/s on {zone.serving}"
-            self.report(world, zone.zone.id, told)
-
-    def _beyond_all(self, region: RegionTruth) -> bool:
-        whole_rps = sum(z.zone.instances * z.zone.rps_per_instance for z in region.zones)
-        return region.rps > self.max_utilisation * whole_rps
-
-
-def _sick_and_out(world: World, zone: ZoneTruth) -> bool:
-    return zone.presence <= GONE and any(world.versions[box.version] != WELL for box in zone.boxes)
 
 
 class NoReplacementUnderTraffic(Checker):
@@ -320,7 +262,7 @@ class NoReplacementUnderTraffic(Checker):
 
 @dataclass(slots=True, eq=False)
 class ReturnsInSteps(Checker):
-    """I9: a zone that changed its version spends a step at a smaller share before it is whole.
+    """I9: a zone that changed its version spends a step at a smaller share before it is whole, and so does a region that was out.
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
     judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, one
@@ -332,8 +274,16 @@ class ReturnsInSteps(Checker):
     _served: dict[str, set[str]] = field(default_factory=dict)
     _partial_since: dict[str, float] = field(default_factory=dict)
     _partial_s: dict[str, float] = field(default_factory=dict)
+    _weights: Mapping[str, int] = field(default_factory=dict)
+    _regions_back_s: dict[str, float] = field(
+        default_factory=dict
+    )  # region that was out -> when it got its first users
 
     def look(self, world: World) -> None:
+        if world.dns_weights is not self._weights:
+            before, self._weights = self._weights, world.dns_weights
+            for region in world.regions.values():
+                self._look_at_region(world, region, before.get(region.region.id, 1))
         for zone_id, zone in world.zones.items():
             part = _part(zone)
             partial = GONE < part < WHOLE
@@ -347,6 +297,21 @@ class ReturnsInSteps(Checker):
             else:
                 self._whole(world, zone)
 
+    def _look_at_region(self, world: World, region: RegionTruth, before: int) -> None:
+        id_, usual = region.region.id, sum(r.region.weight for r in world.regions.values())
+        if not before and self._weights[id_] and region.share <= GONE:
+            self._regions_back_s[id_] = world.now_s
+        part = self._weights[id_] / (sum(self._weights.values()) or 1) * usual / region.region.weight
+        if part < WHOLE or id_ not in self._regions_back_s:
+            return
+        self.exercised += 1
+        partial_s = world.now_s - self._regions_back_s.pop(id_)
+        most = max((share for share in self.policy.ramp_shares if share < WHOLE), default=0.0)
+        fair_rps = world.users_rps * region.region.weight / usual
+        enough = fair_rps * most * self.policy.ramp_step_s > 1.5 * self.policy.gate.samples_min
+        if enough and partial_s < 0.8 * self.policy.ramp_step_s and not disturbed(world, region):
+            self.report(world, id_, f"{partial_s:.1f} s below its full part after it was out")
+
     def _whole(self, world: World, zone: ZoneTruth) -> None:
         zone_id = zone.zone.id
         before = self._served.get(zone_id)
@@ -357,8 +322,8 @@ class ReturnsInSteps(Checker):
         self._served[zone_id] = before | versions
         self.exercised += 1
         others = [z for z in zone.region.zones if z is not zone]
-        alone = any(_lost(z) for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
-        if world.disturbed_at_s >= world.now_s - DETECT_S or alone or zone.by_hand:
+        alone = any(lost(z) for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
+        if disturbed(world, zone.region) or alone or zone.by_hand:
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"
@@ -424,9 +389,8 @@ class _EdgeWatch:
 
     edges: list[Edges]
     _out: set[str] = field(default_factory=set)
-    _less: set[str] = field(
-        default_factory=set
-    )  # of those that are out: not among the steady ones yet with a full part
+    _less: set[str] = field(default_factory=set)  # of those: not among the steady ones yet with a full part
+    _some: set[str] = field(default_factory=set)  # of those: with some part
 
     def look(self, world: World) -> None:
         for zone_id, zone in world.zones.items():
@@ -439,8 +403,18 @@ class _EdgeWatch:
                 (self._out.discard if now else self._out.add)(zone_id)
                 for edge in self.edges:
                     (edge.returned if now else edge.left)(world, zone)
-            if zone_id in self._out and not _is_whole(zone):
-                self._less.add(zone_id)
+                self._some.add(zone_id)
+            if zone_id in self._out:
+                self._take_up(world, zone)
+                if not _is_whole(zone):
+                    self._less.add(zone_id)
+
+    def _take_up(self, world: World, zone: ZoneTruth) -> None:
+        zone_id, some = zone.zone.id, zone.presence > GONE
+        if some is not (zone_id in self._some):
+            (self._some.add if some else self._some.discard)(zone_id)
+            for edge in self.edges if some else ():
+                edge.taken_up(world, zone)
 
 
 def watch(world: World, checkers: Iterable[Checker]) -> None:

@@ -58,7 +58,7 @@ class WatchedOutings(OutingMachine):
 
     taken: Counter[tuple[str, str]] = field(default_factory=Counter)
     on_move: OnMove = _nobody
-    on_evacuation: Callable[[], None] = lambda: None
+    on_evacuation: Callable[[str], None] = lambda _: None
 
     def apply(self, state: OutingState, event: Event, now: datetime) -> OutingState:
         after = OutingMachine.apply(self, state, event, now)
@@ -68,7 +68,7 @@ class WatchedOutings(OutingMachine):
                 self.taken[_of_outing(state.stage), kind] += 1
             self.on_move(state.zone, after.stage in HELD)
             if after.stage is Stage.EVACUATING:
-                self.on_evacuation()
+                self.on_evacuation(after.zone)
         return after
 
 

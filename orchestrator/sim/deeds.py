@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import msgspec
 
-from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.ports import Lease
 from orchestrator.sim.checkers import (
     DETECT_S,
     GONE,
     SLACK,
     WHOLE,
-    CarriesTheLoad,
-    Checker,
     Edges,
-    NobodyNotices,
-    NoReplacementUnderTraffic,
-    OneZoneOut,
-    OnlyHealthyAdvances,
-    ReturnsInSteps,
+    disturbed,
     found_sick,
     serves,
 )
@@ -31,7 +24,6 @@ from orchestrator.sim.world import World
 
 STOPS_WITHIN_S = 15.0  # a call under way, a load being measured: what a switch cannot call back
 CALL_S = 3.5  # the slowest call
-HEEDS_WITHIN_S = 30.0  # a look at every signal and every survivor with slow calls, and a carrier that dies meanwhile
 QUIET_S = 30.0  # on top of the longest effect
 
 
@@ -73,6 +65,9 @@ class People(Protocol):
 
     def by_person(self, run: str) -> bool: ...
 
+    def unasked(self, zone: str) -> bool:
+        """Say whether a person has evacuated the zone, which is out now, and has not overridden I3."""
+
     def drilled(self, zone: str) -> bool:
         """Say whether a drill takes the zone out or has it out, and goes on."""
 
@@ -84,6 +79,9 @@ class Movers(Protocol):
 
     def drilled(self) -> Sequence[str]: ...
 
+    def expires_s(self, region: str) -> tuple[float, float] | None:
+        """The same as for a zone, of a region that is out."""
+
 
 class Unmoved:
     def waives(self, rule: str, region: str) -> bool:  # noqa: ARG002
@@ -91,6 +89,9 @@ class Unmoved:
 
     def drilled(self) -> Sequence[str]:
         return ()
+
+    def expires_s(self, region: str) -> tuple[float, float] | None:  # noqa: ARG002
+        return None
 
 
 class Nobody:
@@ -104,6 +105,9 @@ class Nobody:
         return None
 
     def by_person(self, run: str) -> bool:  # noqa: ARG002
+        return False
+
+    def unasked(self, zone: str) -> bool:  # noqa: ARG002
         return False
 
     def drilled(self, zone: str) -> bool:  # noqa: ARG002
@@ -132,28 +136,39 @@ class DeedChecker(Edges):
 class JudgedAfterwards(DeedChecker):
     """I4: a zone leaves only when what stays can carry its region's load, not what is there while it is still in.
 
-    Projects, at the moment of leaving, the region's users onto the other zones' healthy instances. Does not verify:
+    Projects, at the moment of leaving, the region's users onto the other zones' healthy instances; of a zone that a
+    person evacuates, which asks nobody, when its run says that it is out and all is made up for. Does not verify:
     the other regions, a zone that serves nobody, one that was found sick and must leave at once, what a person
-    evacuates, overrides by name or puts back by hand, or what happened in the 12 s after that, a fault or a rise of load.
+    overrides by name or puts back by hand, or what happened in the 12 s after that, a fault or a rise of load.
     """
 
     rule: ClassVar[str] = "I4"
     max_utilisation: float = 0.75
+    people: People = field(default_factory=Nobody)
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        nobody = not serves(world, zone) or zone.by_hand or world.disturbed_at_s >= world.now_s - DETECT_S
+        nobody = not serves(world, zone) or zone.by_hand or disturbed(world, zone.region)
         sick = found_sick(world, zone)
         if zone.presence >= WHOLE or nobody or sick:
             return  # On the ramp with its whole part, without users, sick, or nobody's doing.
         if any(world.versions[box.version] != WELL for box in zone.boxes):
             return
+        self._judge(world, zone, "left")
+
+    def logged(self, world: World, event: str, zone: str) -> None:
+        if event in {"prepared", "evacuated"} and self.people.unasked(zone):
+            place = world.zones[zone]
+            if place.region.struck_at_s < world.now_s - DETECT_S:
+                self._judge(world, place, "is out and its survivors are prepared")
+
+    def _judge(self, world: World, zone: ZoneTruth, what: str) -> None:
         self.exercised += 1
         self.clear(zone.zone.id)
         others = [z for z in zone.region.zones if z is not zone]
         carries = sum(_healthy(z) * z.zone.rps_per_instance for z in others)
         used = zone.region.rps / carries if carries else float(zone.region.rps > 1.0)
         if used > self.max_utilisation + SLACK:
-            self.report(world, zone.zone.id, f"left; {zone.region.rps:.0f}/s on {carries:.0f}/s is {used:.2f}")
+            self.report(world, zone.zone.id, f"{what}; {zone.region.rps:.0f}/s on {carries:.0f}/s is {used:.2f}")
 
 
 def _healthy(zone: ZoneTruth) -> int:
@@ -163,16 +178,19 @@ def _healthy(zone: ZoneTruth) -> int:
 
 @dataclass(slots=True, eq=False)
 class NothingStaysOutSilently(DeedChecker):
-    """I8: a zone that is out for longer than any effect may take, while nothing is done, has been told to a person.
+    """I8: a zone or a region that is out for longer than any effect may take, while nothing is done, has been told to a person.
 
     A person's own order or hand counts as told, and a pause when it stops the run. What is out on purpose is back, or
-    told of anew, when it first expires. Does not verify: that anybody reads it, what a notice says, that a carrier's
-    clock tells the time, or a run whose carriers die one after the other, each before an effect may end.
+    told of anew, when it first expires; a region is out while the global tier answers without it. Does not verify: that
+    anybody reads it, what a notice says, that a carrier's clock tells the time, or a run whose carriers die one after
+    the other, each before an effect may end.
     """
 
     rule: ClassVar[str] = "I8"
     longest_s: float = 180.0
     people: People = field(default_factory=Nobody)
+    moves: Movers = field(default_factory=Unmoved)
+    _weights: Mapping[str, int] = field(default_factory=dict)
     _acted_s: float = 0.0
     _told_s: float = float("-inf")
     _since: dict[str, float] = field(default_factory=dict)
@@ -197,15 +215,29 @@ class NothingStaysOutSilently(DeedChecker):
     def logged(self, world: World, event: str, zone: str) -> None:  # noqa: ARG002
         if event == "pause":
             self._told_s = world.now_s
-        if event == "run-claimed":  # Another carrier begins the effect from its start.
+        if event in {
+            "run-claimed",
+            "return",
+        }:  # Another carrier begins the effect from its start; a region begins to come back.
             self._acted_s = world.now_s
 
     def switched(self, world: World, name: str, *, on: bool) -> None:  # noqa: ARG002
         self._told_s = world.now_s
 
+    def _look_at_regions(self, world: World) -> None:
+        self._weights = world.dns_weights
+        for region, weight in self._weights.items():
+            if not weight:
+                self._since.setdefault(region, world.now_s)
+            elif self._since.pop(region, None) is not None:
+                self.clear(region)
+
     def passes(self, world: World) -> None:
+        if world.dns_weights is not self._weights:
+            self._look_at_regions(world)
         for zone_id, since_s in self._since.items():
-            expiry = self.people.expires_s(zone_id)
+            asked = self.moves if zone_id in world.regions else self.people
+            expiry = asked.expires_s(zone_id)
             if expiry is not None:
                 expires_s, from_s = expiry
                 over = world.now_s > max(since_s, expires_s) + QUIET_S
@@ -346,81 +378,3 @@ class StopsWhenTold(DeedChecker):
         let_go = lease.fence in self._before and since_s < self._resumed_at_s
         if world.now_s > since_s + STOPS_WITHIN_S and not going_on and not let_go and not self._going_back:
             self.report(world, zone_id, f"left though nothing may start since {since_s:.0f} s")
-
-
-@dataclass(slots=True, eq=False)
-class EndsWhenItHarms(DeedChecker):
-    """I15: no drill takes a zone out, or keeps it out, that has had a reason to end for 30 s.
-
-    A reason is an outcome signal or a blocking one that is bad in truth, whatever was read of it, or that nobody could
-    read for as long as policy allows. While the kill switch is on, a drill stays where it is (I14). Does not verify: how
-    soon the zone is whole again, or a zone that a person has taken over.
-    """
-
-    rule: ClassVar[str] = "I15"
-    people: People = field(default_factory=Nobody)
-    wrong_for_s: Callable[[], float] = lambda: 0.0
-    regions: Callable[[], Sequence[str]] = tuple
-    _out: set[str] = field(default_factory=set)
-    _killed: bool = False
-    _from_s: float = float("-inf")
-
-    def switched(self, world: World, name: str, *, on: bool) -> None:
-        if name == "kill":
-            self._killed, self._from_s = on, world.now_s
-
-    def left(self, world: World, zone: ZoneTruth) -> None:
-        self._out.add(zone.zone.id)
-        if self.people.drilled(zone.zone.id):
-            self.exercised += 1
-            self._judge(world, zone.zone.id, "left")
-
-    def returned(self, world: World, zone: ZoneTruth) -> None:  # noqa: ARG002
-        self._out.discard(zone.zone.id)
-        self.clear(zone.zone.id)
-
-    def passes(self, world: World) -> None:
-        if self._out and self.wrong_for_s() > 0.0:
-            for zone_id in sorted(self._out):
-                if self.people.drilled(zone_id):
-                    self.exercised += 1
-                    self._judge(world, zone_id, "is kept out")
-        for region in self.regions():
-            if not world.dns_weights[region]:
-                self.exercised += self.wrong_for_s() > 0.0
-                self._judge(world, region, "is kept out")
-
-    def _judge(self, world: World, zone_id: str, doing: str) -> None:
-        wrong_s = self.wrong_for_s()
-        if wrong_s > HEEDS_WITHIN_S and not self._killed and world.now_s > self._from_s + HEEDS_WITHIN_S:
-            self.report(world, zone_id, f"{doing} by a drill, {wrong_s:.0f} s after a signal gave a reason to end it")
-
-
-def all_checkers(
-    policy: DeployPolicy,
-    leases: Callable[[], Sequence[Lease]],
-    people: People,
-    moves: Movers,
-    *,
-    calm: bool,
-    wrong_for_s: Callable[[], float] = lambda: 0.0,
-    slowed_s: Callable[[], float] = lambda: 0.0,
-) -> list[Checker]:
-    return [
-        OneZoneOut(
-            waived=lambda zone: people.waives("I1", zone),
-            later=people.later,
-            region_waived=lambda region: moves.waives("I1", region),
-        ),
-        OnlyHealthyAdvances(),
-        CarriesTheLoad(max_utilisation=policy.max_utilisation, moment_s=3 * policy.poll_s, slowed_s=slowed_s),
-        JudgedAfterwards(max_utilisation=policy.max_utilisation),
-        NothingStaysOutSilently(longest_s=max(policy.upgrade_timeout_s, policy.prepare_timeout_s), people=people),
-        ReturnsInSteps(policy=policy),
-        IntentFirst(),
-        NewestFirst(leases=leases),
-        NoReplacementUnderTraffic(),
-        StopsWhenTold(leases=leases, people=people),
-        EndsWhenItHarms(people=people, wrong_for_s=wrong_for_s, regions=moves.drilled),
-        NobodyNotices(calm=calm),
-    ]

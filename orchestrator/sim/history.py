@@ -30,9 +30,10 @@ from orchestrator.sim.adapters import SimNotifier
 from orchestrator.sim.checkers import Checker, Violation, watch
 from orchestrator.sim.converged import unconverged
 from orchestrator.sim.coverage import WatchedMachine
-from orchestrator.sim.deeds import Deed, DeedChecker, all_checkers
+from orchestrator.sim.deeds import Deed, DeedChecker
 from orchestrator.sim.drills import Drills
 from orchestrator.sim.faults import Fault, Faults, Wire
+from orchestrator.sim.judges import all_checkers
 from orchestrator.sim.keeper import in_turns, reconciler
 from orchestrator.sim.moves import Moves, RegionOrder
 from orchestrator.sim.outings import WAITS, Outings, PersonsDoing, ZoneOrder
@@ -107,8 +108,16 @@ class History:
         self.watchers = Watchers(chance, scene.attention, self.scheduler, self._order_unless_healed, self._order_zone)
         for watched in (self.machine, self.outings.machine, self.drills.machine):
             watched.on_move = self.watchers.moved
-        told = {"wrong_for_s": self.outlook.wrong_for_s, "slowed_s": self.faults.slowed_s}
-        self.checkers = all_checkers(scene.policy, self._leases, self.outings, self.moves, calm=scene.calm, **told)
+        self.checkers = all_checkers(
+            scene.policy,
+            self._leases,
+            self.outings,
+            self.moves,
+            calm=scene.calm,
+            wrong_for_s=self.outlook.wrong_for_s,
+            slowed_s=self.faults.slowed_s,
+            blind=lambda: bool(self.faults.cuts),
+        )
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]
         self.logged = [checker for checker in self.deeds if type(checker).logged is not DeedChecker.logged]

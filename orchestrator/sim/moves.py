@@ -16,7 +16,7 @@ from orchestrator.engine.memory import MemoryStore
 from orchestrator.engine.ports import Run
 from orchestrator.operations.regions import order_return, start_evacuation, unfinished_move
 from orchestrator.sim.coverage import WatchedMoves
-from orchestrator.sim.outings import keep_carried
+from orchestrator.sim.outings import Clocks, keep_carried
 from orchestrator.sim.scheduler import EPOCH, Process, at_once
 from orchestrator.sim.world import World
 
@@ -44,13 +44,16 @@ class Moves:
     carry: Callable[[str, int], Process]
     machine: WatchedMoves = field(default_factory=WatchedMoves)
     carriers: dict[str, list[Process]] = field(default_factory=dict)
+    _clocks: Clocks = field(default_factory=Clocks)
+    _out: dict[str, datetime] = field(default_factory=dict)  # run -> since when its regions are out
 
     def __post_init__(self) -> None:
         self.machine.on_evacuation = self._disturbed
 
     def _disturbed(self) -> None:
         """Whoever is overloaded by a region that a person evacuates unasked, or that fell sick again, has no run to blame."""
-        self.world.disturbed_at_s = self.world.now_s
+        for region in self.world.regions.values():
+            region.disturbed_at_s = self.world.now_s
 
     def order(self, order: RegionOrder) -> None:
         """Say it as the command line does; what is refused is noted, and changes nothing."""
@@ -100,6 +103,18 @@ class Moves:
         told = [run for run in self.unfinished() if run.id not in self.machine.called_back]
         states = [self.state(run) for run in told if not at_once(self.store.pending(run.id)).orders]
         return [r for state in states if state.asker == "drill" and state.phase in LEAVING for r in state.regions]
+
+    def expires_s(self, region: str) -> tuple[float, float] | None:
+        """When it first is out for longer than it may be silently, by its carrier's clock, and when that first was so."""
+        for run in self.unfinished():
+            state = self.state(run)
+            if state.phase is not Phase.OUT:
+                self._out.pop(run.id, None)
+            elif region in state.regions:
+                since = self._out.setdefault(run.id, state.since)  # Each time it expires it begins anew.
+                until_s = (since - EPOCH).total_seconds() + state.policy.out_expires_s
+                return self._clocks.reaches_s(run.id, until_s, self.carriers[run.id][-1], self.world.now_s)
+        return None
 
     def waives(self, rule: str, region: str) -> bool:
         """A person has overridden the rule for this region (I4)."""

@@ -24,8 +24,11 @@ from orchestrator.sim.scheduler import EPOCH, Process, at_once
 from orchestrator.sim.truth import ZoneTruth
 from orchestrator.sim.world import World
 
-# An evacuation asks none of these (I10): whoever carries more for that reason has a person to thank.
+# An evacuation asks none of these (I10).
 NOT_ASKED = frozenset({"I2", "I3", "I4"})
+# Whoever carries more because one of these was not asked has a person to thank. Who is sick makes nobody carry too much.
+OF_LOAD = frozenset({"I3", "I4"})
+_SERVING = "serving "
 WAITS = frozenset({"held", "paused", "out"})
 LEAVING = frozenset(
     {Stage.WAITING, Stage.PREPARING, Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Stage.OUT, Stage.HELD_LEAVING}
@@ -52,6 +55,25 @@ class ZoneOrder:
 
 
 @dataclass(slots=True)
+class Clocks:
+    """When it is what time by a carrier's clock, which may be wrong."""
+
+    _skews: dict[str, tuple[float, float]] = field(default_factory=dict)  # run -> its carrier's skew, and since when
+    _reached_s: dict[tuple[str, float], float] = field(default_factory=dict)  # run, time -> when that first was so
+
+    def reaches_s(self, run: str, until_s: float, carrier: Process, now_s: float) -> tuple[float, float]:
+        """In virtual time, and when that first was so: a clock that is put back later makes it no news."""
+        skew_s, _ = self._skews.setdefault(run, (carrier.wall_skew_s, 0.0))
+        if skew_s != carrier.wall_skew_s:
+            self._skews[run] = (carrier.wall_skew_s, carrier.began_s)
+        # A carrier with a wrong clock cannot tell before there is one.
+        at_s = max(until_s - carrier.wall_skew_s, self._skews[run][1])
+        if at_s <= now_s:
+            self._reached_s.setdefault((run, until_s), at_s)
+        return at_s, self._reached_s.get((run, until_s), at_s)
+
+
+@dataclass(slots=True)
 class Outings:
     """All outings of a history. `carry` starts a process for a run; `heard` tells the checkers that a person acted."""
 
@@ -62,15 +84,14 @@ class Outings:
     machine: WatchedOutings = field(default_factory=WatchedOutings)
     carriers: dict[str, list[Process]] = field(default_factory=dict)
     _states: dict[str, tuple[int, OutingState]] = field(default_factory=dict)  # run -> its last commit
-    _expired_s: dict[tuple[str, float], float] = field(default_factory=dict)  # run, until when -> when that was reached
-    _clocks: dict[str, tuple[float, float]] = field(default_factory=dict)  # run -> its carrier's skew, and since when
+    _clocks: Clocks = field(default_factory=Clocks)
 
     def __post_init__(self) -> None:
         self.machine.on_evacuation = self._disturbed
 
-    def _disturbed(self) -> None:
+    def _disturbed(self, zone: str) -> None:
         """An evacuation asks nobody, whoever is overloaded while instance after instance leaves."""
-        self.world.disturbed_at_s = self.world.now_s
+        disturb_by_leaving(self.world, self.world.zones[zone])
 
     def order(self, order: ZoneOrder) -> None:
         """Say it as the command line does; what is refused is noted, and changes nothing."""
@@ -186,26 +207,21 @@ class Outings:
         return not lent and all(lease.zone == zone for lease in at_once(self.store.leases(self.world.topology.service)))
 
     def expires_s(self, zone: str) -> tuple[float, float] | None:
-        """When the zone should be back by its carrier's clock, in virtual time; None when nobody has it out on purpose.
-
-        And when that first was so: a clock that is put back later makes it no news.
-        """
+        """When the zone should be back by its carrier's clock, and when that first was so; None when nobody has it out on purpose."""
         for run in self.unfinished():
             state = self.state(run)
             if self.machine.leased_zone(state) == zone:
-                until_s, carrier = (state.ask.expires_at - EPOCH).total_seconds(), self.carriers[run.id][-1]
-                skew_s, _ = self._clocks.setdefault(run.id, (carrier.wall_skew_s, 0.0))
-                if skew_s != carrier.wall_skew_s:
-                    self._clocks[run.id] = (carrier.wall_skew_s, carrier.began_s)
-                # A carrier with a wrong clock cannot tell before there is one.
-                at_s = max(until_s - carrier.wall_skew_s, self._clocks[run.id][1])
-                if at_s <= self.world.now_s:
-                    self._expired_s.setdefault((run.id, until_s), at_s)
-                return at_s, self._expired_s.get((run.id, until_s), at_s)
+                until_s = (state.ask.expires_at - EPOCH).total_seconds()
+                return self._clocks.reaches_s(run.id, until_s, self.carriers[run.id][-1], self.world.now_s)
         return None
 
     def by_person(self, run: str) -> bool:
         return run in self.carriers and self.state(self.run(run)).ask.asker is Asker.PERSON
+
+    def unasked(self, zone: str) -> bool:
+        """A person has evacuated it, it is out, and I3 is not overridden."""
+        asked = [s.ask for s in self.of(zone) if s.stage is Stage.OUT]
+        return any(ask.mode is Mode.EVACUATE and "I3" not in ask.overrides for ask in asked)
 
     def drilled(self, zone: str) -> bool:
         """A drill takes it out or has it out, and nobody has called it back or taken it over."""
@@ -214,6 +230,12 @@ class Outings:
             if state.zone == zone and state.ask.asker is Asker.DRILL and state.stage in LEAVING and not state.sick:
                 return not at_once(self.store.pending(run.id)).orders
         return False
+
+
+def disturb_by_leaving(world: World, zone: ZoneTruth) -> None:
+    """Its users fall to its region, and where it is all of that, to every other one."""
+    for region in [zone.region] if len(zone.region.zones) > 1 else world.regions.values():
+        region.disturbed_at_s = world.now_s
 
 
 def keep_carried(
@@ -250,14 +272,15 @@ class PersonsDoing(Edges):
         gets, told = {zone: world.zones[zone].rps for zone in emptied}, set(emptied)
         for zone in emptied:
             region = world.topology.region_of(zone)
-            serving = {f"serving {z.id}": float(world.zones[z.id].serving) for z in region.zones}
+            serving = {_SERVING + z.id: float(world.zones[z.id].serving) for z in region.zones}
             gets |= serving
             if region.id in self.cuts or zone in unrelieved:  # Nobody gives back what was taken before.
                 told |= set(serving)
-        if any(gets[key] < self._gets.get(key, 0.0) for key in told):
-            world.disturbed_at_s = world.now_s
+        for key in told:
+            if gets[key] < self._gets.get(key, 0.0):
+                disturb_by_leaving(world, world.zones[key.removeprefix(_SERVING)])
         self._gets = gets
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if any(self.outings.waives(rule, zone.zone.id) for rule in NOT_ASKED):
-            world.disturbed_at_s = world.now_s
+        if any(self.outings.waives(rule, zone.zone.id) for rule in OF_LOAD):
+            disturb_by_leaving(world, zone)

@@ -120,7 +120,9 @@ class Scenario:
     @property
     def beside_each_other(self) -> bool:
         """Two zones may be out at once: a person says so, whatever I1 says, or one is dead and evacuated."""
-        return any("I1" in order.overrides or order.kind == "evacuate" for order in self.zone_orders)
+        named = [*(order.overrides for order in self.zone_orders), *(order.overrides for order in self.region_orders)]
+        against = any("I1" in rules for rules in named)
+        return against or any(order.kind == "evacuate" for order in self.zone_orders)
 
 
 def make_topology(regions: Mapping[str, int], *, instances: int = 3, rps_per_instance: float = 40.0) -> Topology:
@@ -205,7 +207,8 @@ def swarm(seed: int) -> Scenario:
     scenario = _draw_rare(random, scenario) if random.random() < 0.3 else scenario
     scenario = _draw_drills(Random(f"{seed} drills"), _draw_more(Random(f"{seed} more"), scenario))
     scenario = _draw_away(Random(f"{seed} state"), scenario)
-    return _draw_regions(Random(f"{seed} regions"), _draw_hands(Random(f"{seed} reconciler"), scenario))
+    scenario = _draw_regions(Random(f"{seed} regions"), _draw_hands(Random(f"{seed} reconciler"), scenario))
+    return _draw_expiry(Random(f"{seed} expiry"), scenario)
 
 
 def _draw_away(random: Random, scenario: Scenario) -> Scenario:
@@ -428,6 +431,13 @@ def _draw_regions(random: Random, scenario: Scenario) -> Scenario:
         at_s += random.choice((random.uniform(0, 5), random.uniform(5, 100)))
         orders.append(RegionOrder(at_s, kind, random.choice(regions) if random.random() < 0.1 else region))
     return replace(scenario, region_orders=tuple(orders))
+
+
+def _draw_expiry(random: Random, scenario: Scenario) -> Scenario:
+    """A region may be out for so short a time that it expires while it is."""
+    if not scenario.region_orders:
+        return scenario
+    return replace(scenario, policy=replace(scenario.policy, out_expires_s=random.uniform(10, 100)))
 
 
 def _draw_topology(random: Random) -> Topology:

@@ -58,9 +58,9 @@ class Outlook:
     def wrong_for_s(self) -> float:
         """For how long a drill has had a reason to end: a signal is bad, or nobody can say for longer than it may."""
         now_s, longest_s = self.world.now_s, 0.0
-        for said, since_s in self._since.values():
+        for name, (said, since_s) in self._since.items():
             patience_s = WATCHED.unknown_max_s if said == "unknown" else 0.0
-            if said != "good":
+            if said != "good" and self.state(name) == said:  # What has got well since the last second is no reason.
                 longest_s = max(longest_s, now_s - since_s - patience_s)
         return longest_s
 

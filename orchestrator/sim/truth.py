@@ -196,6 +196,11 @@ class RegionTruth:
     shares: dict[Box, float] = field(default_factory=dict)  # of its new traffic, by instance
     flows: list[Flow] = field(default_factory=list)
     counted_s: float = 0.0  # the flows are counted up to here
+    struck_at_s: float = float("-inf")  # last fault, healing or rise of load there
+    disturbed_at_s: float = float("-inf")  # that, or what a person has done who asks nobody
+    withdrawn: dict[Box, float] = field(
+        default_factory=dict
+    )  # instance that served well -> when somebody last changed that
     dirty: bool = True
 
     @property

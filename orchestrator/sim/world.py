@@ -52,7 +52,9 @@ class World:
     watchers: list[Callable[[World], None]] = field(default_factory=list)
     on_replaced: list[Callable[[World, Box], None]] = field(default_factory=list)
     on_upgrade: list[Callable[[World, ZoneTruth, str], None]] = field(default_factory=list)
-    disturbed_at_s: float = float("-inf")  # last fault, heal or rise of load
+    sent: list[tuple[float, Mapping[str, float]]] = field(
+        default_factory=list
+    )  # when users were sent elsewhere: the shares before
     found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
     _dirty: bool = True
     _dns_changes: int = 0
@@ -65,6 +67,11 @@ class World:
 
     def note(self, kind: str, what: str, **args: object) -> None:
         self.trace.append(Happening(self.now_s, kind, what, args))
+
+    def disturb(self, *regions: RegionTruth) -> None:
+        """A fault, a healing or a rise of load befalls the regions: nobody can have seen it yet."""
+        for region in regions:
+            region.struck_at_s = region.disturbed_at_s = self.now_s
 
     def touch(self, region: RegionTruth) -> None:
         region.dirty = self._dirty = True
@@ -95,7 +102,7 @@ class World:
 
     def set_load(self, users_rps: float) -> None:
         if users_rps > self.users_rps:
-            self.disturbed_at_s = self.now_s
+            self.disturb(*self.regions.values())
         self.note("load", f"{users_rps:.0f} rps")
         self.users_rps = users_rps
         for region in self.regions.values():
@@ -112,6 +119,7 @@ class World:
         change, total = self._dns_changes, sum(weights.values())
         self.note("dns", " ".join(f"{region}={weight}" for region, weight in sorted(weights.items())))
         before = {region_id: region.share for region_id, region in self.regions.items()}
+        self.sent.append((self.now_s, before))
         after = {region_id: weights.get(region_id, 0) / total if total else 0.0 for region_id in self.regions}
 
         def move(step: int) -> None:
@@ -158,6 +166,7 @@ class World:
         target = box.targets.get(pool)
         if target is None or target.draining:
             return
+        self._withdraw(box)
         target.draining, target.drains_since_s = True, self.now_s
         self.touch(box.zone.region)
 
@@ -168,6 +177,11 @@ class World:
 
         self.scheduler.after(self.physics.deregistration_s, gone)
 
+    def _withdraw(self, box: Box) -> None:
+        """Somebody may take the instance from the users whom it serves well: remember when it last did."""
+        if box in box.zone.region.shares and load.fails(box, self.versions[box.version]) < 1.0:
+            box.zone.region.withdrawn[box] = self.now_s
+
     def set_weights(self, region: RegionTruth, weights: Mapping[str, int]) -> None:
         if region.weights != dict(weights):
             region.weights = dict(weights)
@@ -176,7 +190,7 @@ class World:
 
     def take_by_hand(self, zone: ZoneTruth, *, out: bool) -> None:
         """Somebody uses the cloud's console: the zone leaves traffic at once, or comes back."""
-        self.disturbed_at_s = self.now_s
+        self.disturb(zone.region)
         self.note("by hand", zone.zone.id, out=out)
         zone.by_hand = not out
         if not out:
@@ -189,6 +203,7 @@ class World:
 
     def set_admin(self, box: Box, admin: Admin) -> None:
         if box.admin is not admin:
+            self._withdraw(box)
             box.admin = admin
             box.zone.by_hand = box.zone.by_hand and admin is not Admin.DOWN
             self.note("admin", box.id, state=admin.value)
@@ -196,6 +211,7 @@ class World:
 
     def set_admitted(self, box: Box, *, admitted: bool) -> None:
         if box.admitted is not admitted:
+            self._withdraw(box)
             box.admitted = admitted
             self.note("admitted" if admitted else "refused admission", box.id)
             self.probe(box)
@@ -226,7 +242,7 @@ class World:
     def _recovers(self, box: Box) -> None:
         """What a fault took comes back by itself: nobody is to blame for what that changes."""
         if box.lost_to_fault:
-            self.disturbed_at_s = self.now_s
+            self.disturb(box.zone.region)
 
     # Instances ------------------------------------------------------------------------------------------------------
 
@@ -278,7 +294,7 @@ class World:
     def _crashed(self, box: Box, incarnation: int) -> None:
         if box.incarnation == incarnation:
             self.stop(box, life=Life.RUNNING)
-            self.disturbed_at_s = self.now_s
+            self.disturb(box.zone.region)
 
     def stop(self, box: Box, *, life: Life) -> None:
         """The process is gone. What was in flight is harmed; the prober finds out later."""
@@ -300,7 +316,7 @@ class World:
 
     def lose(self, box: Box) -> None:
         """A machine breaks. Its cloud repairs it later, unless repairs are frozen."""
-        self.disturbed_at_s = self.now_s
+        self.disturb(box.zone.region)
         self.note("lost", box.id)
         self.stop(box, life=Life.DEAD)
         box.incarnation += 1
@@ -419,7 +435,7 @@ class World:
     # Faults ---------------------------------------------------------------------------------------------------------
 
     def strike(self, zone: ZoneTruth, blow: Blow, hard: float = 1.0) -> None:
-        self.disturbed_at_s = self.now_s
+        self.disturb(zone.region)
         self.note("fault", zone.zone.id, blow=blow.value, hard=hard)
         if blow is Blow.ONE:
             lost = next((box for box in zone.boxes if box.life is Life.RUNNING and not box.leaving), None)
@@ -438,7 +454,7 @@ class World:
 
     def heal(self, zone: ZoneTruth) -> None:
         """End every blow; lost machines boot again at the version they ran."""
-        self.disturbed_at_s = self.now_s
+        self.disturb(zone.region)
         self.note("healed", zone.zone.id)
         zone.lit_s = self.now_s if zone.dark else zone.lit_s
         zone.blows.clear()

@@ -317,10 +317,9 @@ class Capacity:
             await self._grow_all(job, prepared)
 
         async def rule(*, may_scale: bool) -> _Ruled:
-            out = ZoneLoad(job.zone.id, 0.0, job.zone.instances, 0)  # It serves nobody, whether it answers or not.
-            measured = await self._gauge.loads(job.policy.load_window_s)
-            seen = await self._steering.seen_where_told()
-            loads = {**carrying(measured, seen, {job.zone.id}), job.zone.id: out}
+            measured = await self._load_without(job)
+            seen = await self._steering.seen_or_wanted()
+            loads = carrying(measured, seen, {job.zone.id})
             off = {z for z, s in seen.items() if s.placement is Placement.OUT}
             plan = await self._plan(job, loads, may_scale=may_scale, off=off)
             return plan if isinstance(plan, Refusal) else (plan, loads)
@@ -330,6 +329,20 @@ class Capacity:
             with contextlib.suppress(Transient, Denied, Rejected):
                 await self._freeze(job)
         return ready
+
+    async def _load_without(self, job: Job) -> Mapping[str, ZoneLoad]:
+        """What is asked for now that the zone is out. It serves nobody, whether it answers or not.
+
+        What it got until a moment ago is measured there and falls to the others; where it answers nobody, only what they
+        are measured to get from now on says so (I3).
+        """
+        measured = dict(await self._gauge.loads(job.policy.load_window_s))
+        if job.zone.id not in measured:
+            self._gauge.measure_anew()
+            measured = dict(await self._gauge.loads(job.policy.load_window_s))
+        own = measured.get(job.zone.id)
+        out = ZoneLoad(job.zone.id, own.rps if own else 0.0, job.zone.instances, 0)
+        return {**measured, job.zone.id: out}
 
     async def _freeze(self, job: Job) -> None:
         """Nothing but an upgrade may replace instances meanwhile; where there is none, what dies is repaired as ever."""

@@ -36,7 +36,8 @@ _AWAY: Final = frozenset({Stage.DRAINING, Stage.EVACUATING, Stage.RELIEVING, Sta
 _LEAVING: Final = _AWAY | {Stage.WAITING, Stage.PREPARING, Stage.HELD_LEAVING}
 _REGION_AWAY: Final = frozenset({Where.LEAVING, Where.EMPTYING, Where.OUT})
 _REGION_LEAVING: Final = _REGION_AWAY | {Where.ASKING, Where.HELD_ASKING, Where.PREPARING, Where.HELD_LEAVING}
-_SENT_BACK: Final = frozenset({"restore", "return", "due", "expired"})
+# What tells a zone's run, or a region's, to bring its place back. A region that has expired has only been told of (I8).
+_SENT_BACK: Final = {"outing": frozenset({"restore", "due", "expired"}), "region": frozenset({"return"})}
 _LEVELS: Final = {
     DrillEvent.REFUSED: "warning",
     DrillEvent.STOPPED: "warning",
@@ -256,7 +257,7 @@ class DrillPerformer:
         pending = (await self._store.pending(part.run.id)).orders
         if pending:
             return None
-        told = any(e.event.kind in _SENT_BACK for e in await self._store.events(part.run.id))
+        told = any(e.event.kind in _SENT_BACK[part.run.kind] for e in await self._store.events(part.run.id))
         if part.leaving and not told:
             await self._operations.send_back(state, f"drill {state.run}: {state.reason}")
             return None

@@ -124,6 +124,10 @@ class Gauge:
             self._last.pop(instance, None)
         self._readings = [{**reading, zone.id: replace(reading[zone.id], counters={})}]
 
+    def measure_anew(self) -> None:
+        """Users have gone elsewhere: what was read before that says nothing of what each zone gets now."""
+        self._readings.clear()
+
     async def loads(self, window_s: float) -> Mapping[str, ZoneLoad]:
         """Measure every zone over at least `window_s`, using what was read lately where that is enough.
 

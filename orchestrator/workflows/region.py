@@ -11,7 +11,7 @@ from orchestrator.core.errors import Denied, NoCapacity, Refused, Rejected, Stor
 from orchestrator.core.guards import CapacityPlan, Refusal, ZoneLoad, carrying
 from orchestrator.core.health import Verdict, judge, judge_synthetic
 from orchestrator.core.machine import Effect, Event, Json
-from orchestrator.core.region import M, RegionState, way_back
+from orchestrator.core.region import M, RegionState, silent_s, way_back
 from orchestrator.core.region_plan import (
     RegionPlan,
     gets_less,
@@ -288,8 +288,7 @@ class RegionPerformer:
 
     async def _stay_out(self, move: Move) -> Event:
         """I8: out until a person says otherwise, but not silently."""
-        began = move.state.since
-        left_s = move.policy.out_expires_s - (self._world.clock.now() - began).total_seconds()
+        began, left_s = move.state.since, silent_s(move.state, self._world.clock.now())
         stopped = await move.wait(left_s, "being out") if left_s > 0 else None
         if stopped is not None:
             return stopped

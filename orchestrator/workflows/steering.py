@@ -152,6 +152,12 @@ class Steering:
                 seen.update(await self._world.traffic(region).read(region))
         return seen
 
+    async def seen_or_wanted(self) -> Mapping[str, ZoneSeen]:
+        """The same, and of those that do not answer what is wished for: who is to be out carries nobody (I3)."""
+        wishes = (await self.document()).zones
+        wanted = {z: ZoneSeen(wish.placement, wish.share, 0, 0, 0, 0) for z, wish in wishes.items()}
+        return {**wanted, **await self.seen_where_told()}
+
     def _regions(self, but: Collection[str]) -> list[Region]:
         return [region for region in self._world.topology.regions if region.id not in but]
 

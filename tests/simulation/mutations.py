@@ -1,7 +1,7 @@
 """One mutation for each invariant: its guard is taken away. Here patching is the point.
 
 `history` is written to need the guard; within `seeds` the swarm shows the want of it too. docs/invariants.md is
-generated from this table.
+generated from this table, and from that of guards that are taken away alone (`singly`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def fine(*_: object, **__: object) -> Judgement:
     return Judgement(Verdict.HEALTHY, "not looked at")
 
 
-def no_refusal(*_: object) -> None:
+def no_refusal(*_: object, **__: object) -> None:
     return None
 
 

@@ -66,7 +66,7 @@ def emptied(zone: str, once: str) -> Result:
             history.scheduler.after(0.01, look)
             return
         world.note("emptied", zone)
-        world.disturbed_at_s = world.now_s
+        world.disturb(place.region)
         for box in list(place.boxes):
             world.end(box)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.sim.checkers import OneZoneOut, watch
+from orchestrator.sim.checkers import OneZoneOut, OnlyHealthyAdvances, watch
 from orchestrator.sim.faults import Fault
 from orchestrator.sim.moves import RegionOrder
 from orchestrator.sim.result import Result
@@ -102,6 +102,19 @@ def test_i1_the_checker_blames_nobody_for_a_region_that_has_no_zone_left_to_take
     world.set_dns({AWS: 0})
     scheduler.run(60.0)
     assert [] == checker.violations
+
+
+def test_i2_what_befalls_one_region_excuses_nobody_who_overlooks_a_sick_zone_in_another() -> None:
+    scheduler = Scheduler()
+    world = build(two_clouds(), scheduler, version="v1", users_rps=150.0)
+    checker = OnlyHealthyAdvances()
+    watch(world, [checker])
+    world.strike(world.zones[f"{AZURE}-2"], Blow.GRAY, 0.5)
+    scheduler.run(30.0)
+    world.strike(world.zones[f"{AWS}a"], Blow.SLOW)
+    world.detach(world.zones[f"{AWS}c"], STEADY_POOL)
+    scheduler.run(31.0)
+    assert [("I2", f"{AZURE}-2")] == [(v.rule, v.zone) for v in checker.violations]
 
 
 def test_i15_a_drill_of_a_region_ends_when_users_are_harmed() -> None:

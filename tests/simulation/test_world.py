@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.sim.checkers import watch
-from orchestrator.sim.deeds import Nobody, Unmoved, all_checkers
+from orchestrator.sim.deeds import Nobody, Unmoved
+from orchestrator.sim.judges import all_checkers
 from orchestrator.sim.scenario import BRISK, two_clouds
 from orchestrator.sim.scheduler import Scheduler
 from orchestrator.sim.truth import RAMP_POOL, STEADY_POOL, WELL, Admin, Behaviour, Blow

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.file_cloud import FileCloud, FileDns, topology
 
-from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic
+from orchestrator.core.errors import Transient
+from orchestrator.core.topology import Region
+from orchestrator.core.traffic import OUT, STEADY, DesiredTraffic, Placement, ZoneSeen
 from orchestrator.engine.clock import SystemClock
 from orchestrator.workflows.steering import Steering
 from orchestrator.workflows.world import World
@@ -30,6 +33,21 @@ class Book:
 
     async def save(self, document: DesiredTraffic, expected_version: int) -> None:
         raise AssertionError("nothing was to be recorded")
+
+
+class Unreachable(FileCloud):
+    async def read(self, region: Region) -> Mapping[str, ZoneSeen]:
+        raise Transient(f"{region.id}: connection refused")
+
+
+def test_i3_where_a_cloud_does_not_answer_a_zone_that_is_to_be_out_carries_nobody(tmp_path: Path) -> None:
+    """Its ready instances counted for the survivors of an evacuation. Seed 1797300000267."""
+    cloud = Unreachable(tmp_path / "cloud.json", SHAPE)
+    clouds = {region.cloud: cloud for region in SHAPE.regions}
+    agents = {region.id: cloud for region in SHAPE.regions}
+    world = World(SHAPE, clouds, clouds, FileDns(cloud), agents, SystemClock(), cloud, Book(), cloud)
+    seen = asyncio.run(Steering(world).seen_or_wanted())
+    assert {A: Placement.OUT, B: Placement.OUT} == {zone: seen[zone].placement for zone in seen}
 
 
 def test_i1_a_run_takes_out_no_zone_but_its_own(tmp_path: Path) -> None:

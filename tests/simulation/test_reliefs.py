@@ -1,0 +1,43 @@
+"""I3 after an evacuation, which asks nobody: what its survivors lack is made up for, or a person hears of it. All are mended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.sim.outings import ZoneOrder
+from orchestrator.sim.result import Result
+from orchestrator.sim.run import simulate
+from orchestrator.sim.scenario import Scenario, make_topology
+
+AWS, OTHER = "aws/us-east-1", "aws/eu-west-1"
+TWO = make_topology({AWS: 3, OTHER: 3}, instances=2)
+FULL = tuple(zone.id for zone in TWO.zones())
+
+
+def said(result: Result, *kinds: str) -> list[str]:
+    return [h.what for h in result.trace if h.kind == "log" and h.args.get("step") == "relieve" and h.what in kinds]
+
+
+def test_what_an_evacuated_zone_got_until_a_moment_ago_falls_to_its_survivors() -> None:
+    """It was taken off the load that was measured before it left, and 0.82 of what they carry was told as 0.57.
+
+    Seed 1797300000370.
+    """
+    orders = (ZoneOrder(1.0, "drain", f"{AWS}a", 300.0), ZoneOrder(1.7, "evacuate", f"{AWS}a", 300.0))
+    scene = Scenario(TWO, users_rps=262.0, full=FULL, deploy_at_s=200.0)
+    result = simulate(1, replace(scene, zone_orders=(*orders, ZoneOrder(100.0, "restore", f"{AWS}a"))))
+    assert [h.what for h in result.trace if h.kind == "dns"][:1], "the global tier moves what they cannot carry"
+    assert ("succeeded", ()) == (result.status, result.violations)
+
+
+def test_of_a_zone_that_is_out_too_no_instances_are_asked_for_without_end() -> None:
+    """They carried nothing, so that the relief was planned anew three times a second, and told nobody. Seed 1797300000267."""
+    orders = (
+        ZoneOrder(1.0, "evacuate", f"{AWS}a", 300.0),
+        ZoneOrder(4.0, "evacuate", f"{AWS}b", 300.0, overrides=("I1",)),
+        *(ZoneOrder(at_s, "restore", f"{AWS}{zone}") for at_s, zone in ((120.0, "a"), (200.0, "b"))),
+    )
+    result = simulate(1, Scenario(make_topology({AWS: 3}), users_rps=100.0, zone_orders=orders, deploy_at_s=300.0))
+    assert 3 > len(said(result, "replanned"))
+    assert ["unprepared"] == said(result, "unprepared")
+    assert ("succeeded", ()) == (result.status, result.violations)
