@@ -30,7 +30,7 @@ def test_what_an_evacuated_zone_got_until_a_moment_ago_falls_to_its_survivors() 
     assert ("succeeded", ()) == (result.status, result.violations)
 
 
-def test_of_a_zone_that_is_out_too_no_instances_are_asked_for_without_end() -> None:
+def test_of_a_zone_that_is_out_too_no_instances_are_asked_for_the_one_that_is_in_gets_them() -> None:
     """They carried nothing, so that the relief was planned anew three times a second, and told nobody. Seed 1797300000267."""
     orders = (
         ZoneOrder(1.0, "evacuate", f"{AWS}a", 300.0),
@@ -38,6 +38,6 @@ def test_of_a_zone_that_is_out_too_no_instances_are_asked_for_without_end() -> N
         *(ZoneOrder(at_s, "restore", f"{AWS}{zone}") for at_s, zone in ((120.0, "a"), (200.0, "b"))),
     )
     result = simulate(1, Scenario(make_topology({AWS: 3}), users_rps=100.0, zone_orders=orders, deploy_at_s=300.0))
-    assert 3 > len(said(result, "replanned"))
-    assert ["unprepared"] == said(result, "unprepared")
+    assert ["prepared", "replanned", "prepared"] == said(result, "prepared", "replanned", "unprepared")
+    assert [f"{AWS}c"] == [h.what for h in result.trace if h.kind == "scale" and h.at_s < 100.0]
     assert ("succeeded", ()) == (result.status, result.violations)
