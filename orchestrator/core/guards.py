@@ -152,6 +152,12 @@ def carrying(loads: Mapping[str, ZoneLoad], seen: Mapping[str, ZoneSeen], but: C
     return carried
 
 
+def balanced(loads: Mapping[str, ZoneLoad], seen: Mapping[str, ZoneSeen]) -> dict[str, ZoneLoad]:
+    """Count no instance that its load balancer does not call healthy: ready it may be, but users do not come to it yet."""
+    found = {z: seen[z].healthy if z in seen and seen[z].total else load.healthy for z, load in loads.items()}
+    return {z: msgspec.structs.replace(load, healthy=min(load.healthy, found[z])) for z, load in loads.items()}
+
+
 def with_those_coming(
     region: str, loads: Mapping[str, ZoneLoad], weights: Mapping[str, int], topology: Topology
 ) -> Mapping[str, ZoneLoad]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.deploy import DeployState, ZoneProgress
 from orchestrator.core.deploy_table import FINISHED, RunStatus
+from orchestrator.core.outing_table import Stage
 from orchestrator.core.traffic import STEADY
 from orchestrator.sim.checkers import Violation
 from orchestrator.sim.drills import Drills
@@ -22,7 +23,8 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
     def late(zone: str, what: str) -> Violation:
         return Violation(world.now_s, "converges", zone, what)
 
-    for place, what in _unended(drills, moves):
+    named = _left_to_a_person(state, world, drills)
+    for place, what in _unended(drills, moves, named):
         yield late(place, what)
     if state.status not in FINISHED:
         active = state.active_zone()
@@ -33,23 +35,33 @@ def unconverged(state: DeployState, scene: Scenario, world: World, drills: Drill
     for wrong in _wrong_end(state, scene):
         yield late("", wrong)
     store, service = drills.outings.store, scene.topology.service
-    if at_once(store.leases(service)):
+    if any(lease.zone not in named for lease in at_once(store.leases(service))):
         yield late("", "a lease is left")
-    if world.dns_weights != {region.id: region.weight for region in scene.topology.regions}:
+    if not named and world.dns_weights != {region.id: region.weight for region in scene.topology.regions}:
         yield late("", f"region weights are left at {world.dns_weights}")
     traffic = at_once(store.load_traffic(service))
-    for progress in state.zones:
+    for progress in (zone for zone in state.zones if zone.zone not in named):
         if traffic and traffic.zones.get(progress.zone, STEADY) != STEADY:
             yield late(progress.zone, f"is wanted {traffic.zones[progress.zone].placement}")
         for wrong in _wrong_with(progress, state, scene, world):
             yield late(progress.zone, wrong)
 
 
-def _unended(drills: Drills, moves: Moves) -> Iterator[tuple[str, str]]:
-    """Where something is that people or drills began, and what."""
+def _left_to_a_person(state: DeployState, world: World, drills: Drills) -> set[str]:
+    """Zones that an outing holds out with a sick version, which an abort left there: only another deploy mends them."""
+    if state.status not in {RunStatus.ABORTED, RunStatus.FAILED}:
+        return set()
+    held = [drills.outings.state(run) for run in drills.outings.unfinished()]
+    out = {outing.zone for outing in held if outing.stage is Stage.HELD_OUT}
+    return {z for z in out if any(world.versions[box.version] != WELL for box in world.zones[z].boxes)}
+
+
+def _unended(drills: Drills, moves: Moves, named: set[str]) -> Iterator[tuple[str, str]]:
+    """Where something is that people or drills began, and what; `named` holds are not."""
     for run in drills.outings.unfinished():
         outing = drills.outings.state(run)
-        yield outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}"
+        if outing.zone not in named:
+            yield outing.zone, f"{run.id} never ended: {outing.stage}, {outing.reason}"
     for run in moves.unfinished():
         move = moves.state(run)
         yield move.place, f"{run.id} never ended: {move.phase}, {move.reason}"

@@ -13,6 +13,7 @@ from orchestrator.core.guards import (
     CapacityPlan,
     Refusal,
     ZoneLoad,
+    balanced,
     carrying,
     fair_rps,
     plan_capacity,
@@ -25,6 +26,7 @@ from orchestrator.core.guards import (
 )
 from orchestrator.core.health import Verdict, judge_fleet
 from orchestrator.core.machine import Event, Json
+from orchestrator.core.region_plan import usual_weights
 from orchestrator.core.topology import Region, Zone
 from orchestrator.core.traffic import STEADY, Placement, dump_steps, ramp_steps
 from orchestrator.ports import FleetSeen
@@ -319,7 +321,7 @@ class Capacity:
         async def rule(*, may_scale: bool) -> _Ruled:
             measured = await self._load_without(job)
             seen = await self._steering.seen_or_wanted()
-            loads = carrying(measured, seen, {job.zone.id})
+            loads = balanced(carrying(measured, seen, {job.zone.id}), seen)
             off = {z for z, s in seen.items() if s.placement is Placement.OUT}
             plan = await self._plan(job, loads, may_scale=may_scale, off=off)
             return plan if isinstance(plan, Refusal) else (plan, loads)
@@ -355,6 +357,8 @@ class Capacity:
         for zone_id, scaled in prepared.scale.items():
             stopped = stopped or await self.await_survivor(job, job.world.topology.zone(zone_id), scaled.now)
         if prepared.weights and stopped is None:
+            stopped = await self._still_carried(job, prepared, rule)
+        if prepared.weights and stopped is None:
             stopped = await self.move_weights(job, prepared.weights, E.UNPREPARED)
         if stopped is not None:
             return stopped
@@ -378,6 +382,25 @@ class Capacity:
             return job.event(
                 E.PREPARED, told, {"undo": {**prepared.row(), "document": document.version}, "sound": sound}
             )
+
+        return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
+
+    async def _still_carried(self, job: Job, prepared: Prepared, rule: _Rule) -> Event | None:
+        """None when the regions that are about to get more can still carry it: an order may have sent an old plan here (I3)."""
+        now = (await self._steering.document()).region_weights
+        if not _moves_more(prepared.weights, now or usual_weights(job.world.topology), job.region.id):
+            return None  # They have it already.
+
+        async def look() -> Event | NotYet | None:
+            ruled = await rule(may_scale=False)
+            if isinstance(ruled, Refusal):
+                return NotYet(f"refused by {ruled.rule}: {ruled.reason}")
+            plan = ruled[0]
+            if not plan.weights or not any(
+                _moves_more(plan.weights, prepared.weights, r.id) for r in job.world.topology.regions if r != job.region
+            ):
+                return None
+            return job.event(E.REPLANNED, plan.arithmetic, {"undo": replace(prepared, weights=plan.weights).row()})
 
         return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
 
