@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core.policy import OnExpiry
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Scenario, make_topology
+from orchestrator.sim.scenario import Command, Scenario, make_topology
+from orchestrator.sim.truth import Physics
 
 AWS, OTHER = "aws/us-east-1", "aws/eu-west-1"
 TWO = make_topology({AWS: 3, OTHER: 3}, instances=2)
@@ -41,3 +43,23 @@ def test_of_a_zone_that_is_out_too_no_instances_are_asked_for_the_one_that_is_in
     assert ["prepared", "replanned", "prepared"] == said(result, "prepared", "replanned", "unprepared")
     assert [f"{AWS}c"] == [h.what for h in result.trace if h.kind == "scale" and h.at_s < 100.0]
     assert ("succeeded", ()) == (result.status, result.violations)
+
+
+def test_an_instance_to_which_no_load_balancer_sends_anybody_yet_makes_up_for_nothing() -> None:
+    """Its zone had been out by a hand and was wanted back: 0.78 on the others was told as prepared. Seed 1797900002086."""
+    slow = Physics(health_pass_s=2.6, health_fail_s=2.2, deregistration_s=15.0)
+    scene = Scenario(make_topology({AWS: 4}), users_rps=186.2, physics=slow, deploy_at_s=75.0)
+    scene = replace(scene, away=f"{AWS}c", away_until_s=56.3)
+    result = simulate(1, replace(scene, zone_orders=(ZoneOrder(21.5, "evacuate", f"{AWS}d", 77.0, OnExpiry.HOLD),)))
+    assert ["prepared"] == said(result, "prepared")
+    assert () == result.violations
+
+
+def test_users_are_not_sent_by_an_old_plan_to_a_region_that_has_lost_a_zone_meanwhile() -> None:
+    """A retarget while the zone settled did what had been prepared at first, on 0.92 of the others. Seed 1797700002694."""
+    full = (f"{AWS}b", f"{OTHER}a")
+    drained = ZoneOrder(0.2, "drain", f"{OTHER}b", 77.9, OnExpiry.HOLD, overrides=("I1",))
+    scene = Scenario(TWO, users_rps=266.2, full=full, zone_orders=(drained,))
+    settled_s = next(h.at_s for h in simulate(1, scene).trace if h.kind == "log" and h.args.get("step") == "settle")
+    result = simulate(1, replace(scene, commands=(Command(settled_s + 1.0, "retarget", "v2"),)))
+    assert () == result.violations
