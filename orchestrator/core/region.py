@@ -156,8 +156,8 @@ _UNLEASED: Final = frozenset({_P.ASKING, _P.HELD_ASKING})
 class RegionState:
     """`weights`: the global tier while they are out. `scaled`: zone -> {from, to, minimum}, to be put back.
 
-    `overrides`: rules that a person skips by name (I4). `left`: they took no users for a while. `step` counts the steps
-    of the return. `calling_off`: nothing but the preparations is to be undone. `asker`: a drill makes way for a person.
+    `overrides`: rules that a person skips by name (I4). `step` counts the steps of the return. `calling_off`: nothing but
+    the preparations is to be undone. `asker`: a drill makes way for a person.
     `alarms`: how often it has been told that they are out for too long; `since` says since when.
     """
 
@@ -302,10 +302,13 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
             assert scaled is None or isinstance(scaled, dict)
             planned = moved.steps if steps is None else parse_steps(steps)
             return replace(moved, step=0, steps=planned, scaled=moved.scaled if scaled is None else scaled)
-        case M.UNPREPARED | M.SERVES:
+        case M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
-        case M.RETURN:
-            return replace(moved, calling_off=before is Phase.PREPARING, reason=event.evidence)
+        case M.UNPREPARED | M.RETURN:
+            early = (
+                kind is M.UNPREPARED or before is Phase.PREPARING
+            )  # The weights are those of others, who may need them as they are (I3).
+            return replace(moved, calling_off=early, weights={} if early else moved.weights, reason=event.evidence)
         case M.EVACUATE:
             behind = event.args.get("behind", moved.behind) is True
             # One that is leaving, or was held in that, goes on: it is no older, and no newer, for being told again.

@@ -80,7 +80,8 @@ class OneZoneOut(Edges):
 
     Out is meant: the zone may get less than its part by what was configured, or its instances are being replaced. A
     zone that a fault has emptied counts as out once it could have been seen, and serves nobody, so that it may leave;
-    so may one that has just come back, for as long as nobody could have seen that.
+    so may one that has just come back, for as long as nobody could have seen that, and one that its run finds sick
+    before it has given its lease back: it goes on with what it has out, whatever befell another zone meanwhile.
     A whole region is out while the global tier answers without it: then no zone of another one leaves, and it leaves
     only while all of those are in, unless every zone of it was out before.
     So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
@@ -121,6 +122,7 @@ class OneZoneOut(Edges):
         dead += [region for region in self._regions_out if zone.zone.region not in self._regions_out]
         self.clear(zone.zone.id)
         excused = _long_dead(world, zone) or zone.lit_s >= world.now_s - DETECT_S or self.waived(zone.zone.id)
+        excused = excused or found_sick(world, zone)
         if (out or dead) and not excused and serves(world, zone):
             self.report(world, zone.zone.id, f"left while out: {', '.join(out + dead)}")
 
@@ -172,8 +174,8 @@ class OnlyHealthyAdvances(Edges):
     So it does when a region leaves, and when the first users come to a zone or a region that was out.
     Does not verify: sickness below a failed share of 4 % or of fewer than 10 requests in 12 s, slowness, what befell
     the world in the last 12 s, a dead zone that only gets its part of the weights back, and to which its load balancer
-    sends nobody, what else is sick when a zone leaves that serves nobody, that a person evacuates or for which a person
-    has overridden I2 by name, or what is put back by hand.
+    sends nobody, what else is sick when a zone leaves that serves nobody, that its run has just found sick, that a
+    person evacuates or for which a person has overridden I2 by name, or what is put back by hand.
     """
 
     rule: ClassVar[str] = "I2"
@@ -211,7 +213,7 @@ class OnlyHealthyAdvances(Edges):
             self._judge(world, [zone], f"{zone.zone.id} got its full part back")
 
     def left(self, world: World, zone: ZoneTruth) -> None:
-        if zone.by_hand or not serves(world, zone) or self.waived(zone.zone.id):
+        if zone.by_hand or not serves(world, zone) or self.waived(zone.zone.id) or found_sick(world, zone):
             return  # Somebody put back what a run has out, nothing is taken from users, or nobody asked.
         others = [z for z in world.zones.values() if z is not zone and is_in(z)]
         self._judge(world, others, f"{zone.zone.id} left")
@@ -266,10 +268,12 @@ class ReturnsInSteps(Checker):
 
     Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
     judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, one
-    that is all there is of a region whose other zones are out, or a zone that somebody brought back by hand.
+    that is all there is of a region whose other zones are out, a zone that somebody brought back by hand, or a region
+    for a zone of which a person has overridden I2: without users there is no step in which anything could be measured.
     """
 
     rule: ClassVar[str] = "I9"
+    waived: Callable[[str], bool] = lambda _: False
     policy: DeployPolicy = field(default_factory=DeployPolicy)
     _served: dict[str, set[str]] = field(default_factory=dict)
     _partial_since: dict[str, float] = field(default_factory=dict)
@@ -309,7 +313,8 @@ class ReturnsInSteps(Checker):
         most = max((share for share in self.policy.ramp_shares if share < WHOLE), default=0.0)
         fair_rps = world.users_rps * region.region.weight / usual
         enough = fair_rps * most * self.policy.ramp_step_s > 1.5 * self.policy.gate.samples_min
-        if enough and partial_s < 0.8 * self.policy.ramp_step_s and not disturbed(world, region):
+        waived = any(self.waived(zone.zone.id) for zone in region.zones)
+        if enough and partial_s < 0.8 * self.policy.ramp_step_s and not disturbed(world, region) and not waived:
             self.report(world, id_, f"{partial_s:.1f} s below its full part after it was out")
 
     def _whole(self, world: World, zone: ZoneTruth) -> None:

@@ -54,6 +54,9 @@ class People(Protocol):
     def waives(self, rule: str, zone: str) -> bool:
         """Say whether a person has overridden the rule for this zone, or evacuates it, which asks no rule."""
 
+    def overrides(self, rule: str, zone: str) -> bool:
+        """Say whether a person has overridden the rule by name for this zone."""
+
     def later(self, zone: str) -> frozenset[str]:
         """Say which zones have been taken out beside this one, after it."""
 
@@ -96,6 +99,9 @@ class Unmoved:
 
 class Nobody:
     def waives(self, rule: str, zone: str) -> bool:  # noqa: ARG002
+        return False
+
+    def overrides(self, rule: str, zone: str) -> bool:  # noqa: ARG002
         return False
 
     def later(self, zone: str) -> frozenset[str]:  # noqa: ARG002

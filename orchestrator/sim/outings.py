@@ -174,6 +174,9 @@ class Outings:
                 return True
         return False
 
+    def overrides(self, rule: str, zone: str) -> bool:
+        return any(rule in state.ask.overrides for state in self.of(zone))
+
     def later(self, zone: str) -> frozenset[str]:
         """Zones that other runs have taken out after a run had taken this one."""
         leases = at_once(self.store.leases(self.world.topology.service))

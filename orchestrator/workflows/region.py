@@ -390,8 +390,14 @@ class RegionPerformer:
         return Event(M.INCONCLUSIVE, evidence=f"{doing}: the region agents could not be asked for long enough")
 
     async def _settle(self, move: Move) -> Event:
-        """Every region has its usual weight; the survivors get the size and the minimum back that they had, where I3 allows."""
-        stopped = await self._weigh(move, usual_weights(move.topology), "putting the usual weights back")
+        """Every region has its usual weight; the survivors get the size and the minimum back that they had, where I3 allows.
+
+        Weights that it has not moved are others' business.
+        """
+        usual = usual_weights(move.topology)
+        now = (await self._steering.document()).region_weights or usual
+        moved = move.state.weights or not all(now.get(region) for region in move.state.regions)
+        stopped = await self._weigh(move, usual, "putting the usual weights back") if moved else None
         for zone in move.zones:
             stopped = stopped or await self._thaw(move, zone)
         for zone_id, scaled in scaled_by(move.state).items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.core.deploy_table import E
 from orchestrator.core.guards import carrying, refuse_scaling_back, refuse_usual_weights
 from orchestrator.core.machine import Event
+from orchestrator.core.region_plan import gets_less, usual_weights
 from orchestrator.core.topology import Zone
 from orchestrator.core.traffic import STEADY, without_surplus
 from orchestrator.ports import FleetSeen
@@ -26,9 +29,9 @@ class Settling:
     async def settle(self, job: Job) -> Event:
         """Put back what was prepared: the regions' weights, the zone's own scaling, the survivors' size."""
         prepared = Prepared.of(job.progress.undo)
-        if prepared.weights:
-            base = {region.id: region.weight for region in job.world.topology.regions}
-            moved = await self._until_usual(job) or await self._capacity.move_weights(job, base, E.STUCK)
+        if prepared.weights and not await self._kept_away(job, prepared.weights):
+            usual = usual_weights(job.world.topology)
+            moved = await self._until_usual(job) or await self._capacity.move_weights(job, usual, E.STUCK)
             if moved is not None:
                 return moved
 
@@ -39,6 +42,12 @@ class Settling:
         for zone_id, scaled in prepared.scale.items():
             stopped = stopped or await self.give_back(job, job.world.topology.zone(zone_id), scaled)
         return stopped or job.event(E.SETTLED, "what was prepared is undone")
+
+    async def _kept_away(self, job: Job, moved: Mapping[str, int]) -> bool:
+        """Somebody else keeps users from a region, which a person has taken out, say: it gives them back, in steps (I2, I9)."""
+        usual = usual_weights(job.world.topology)
+        now = (await self._steering.document()).region_weights or usual
+        return any(gets_less([region], now, usual) and gets_less([region], now, moved) for region in usual)
 
     async def give_back(self, job: Job, survivor: Zone, scaled: Scaled) -> Event | None:
         """The size that the survivor had. Where its own autoscaler has made more of it than was asked, that is its business.
