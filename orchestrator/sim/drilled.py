@@ -21,7 +21,8 @@ class EndsWhenItHarms(DeedChecker):
     A reason is an outcome signal or a blocking one that is bad in truth, whatever was read of it, or that nobody could
     read for as long as policy allows; or a survivor that is lost, or a region that is full without what is out. Survivors
     in a world of which a part cannot be asked are not lost (I6). While the kill switch is on, a drill stays where it is
-    (I14). Does not verify: how soon the zone is whole again, or a zone that a person has taken over.
+    (I14), and so it does while nobody reaches the state, in which every order stands. Does not verify: how soon the zone
+    is whole again, or a zone that a person has taken over.
     """
 
     rule: ClassVar[str] = "I15"
@@ -30,6 +31,7 @@ class EndsWhenItHarms(DeedChecker):
     wrong_for_s: Callable[[], float] = lambda: 0.0
     regions: Callable[[], Sequence[str]] = tuple
     blind: Callable[[], bool] = lambda: False  # some region cannot be asked now
+    stateless: Callable[[], bool] = lambda: False  # nor the state
     _failing: dict[str, float] = field(default_factory=dict)  # what drills have out -> since when survivors fail it
     _out: set[str] = field(default_factory=set)
     _killed: bool = False
@@ -50,6 +52,8 @@ class EndsWhenItHarms(DeedChecker):
         self.clear(zone.zone.id)
 
     def passes(self, world: World) -> None:
+        if self.stateless():
+            self._from_s = world.now_s
         out = [zone_id for zone_id in sorted(self._out) if self.people.drilled(zone_id)] if self._out else []
         out += [region for region in self.regions() if not world.dns_weights[region]]
         wrong = bool(out) and self.wrong_for_s() > 0.0

@@ -116,7 +116,7 @@ class History:
             calm=scene.calm,
             wrong_for_s=self.outlook.wrong_for_s,
             slowed_s=self.faults.slowed_s,
-            blind=lambda: bool(self.faults.cuts),
+            cuts=self.faults.cuts,
         )
         self.deeds = [checker for checker in self.checkers if isinstance(checker, DeedChecker)]
         self.passing = [checker for checker in self.deeds if type(checker).passes is not DeedChecker.passes]

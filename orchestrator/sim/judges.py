@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from orchestrator.core.policy import DeployPolicy
 from orchestrator.engine.ports import Lease
@@ -24,6 +24,7 @@ from orchestrator.sim.deeds import (
     StopsWhenTold,
 )
 from orchestrator.sim.drilled import EndsWhenItHarms
+from orchestrator.sim.faults import STATE
 from orchestrator.sim.overuse import CarriesTheLoad
 
 
@@ -36,7 +37,7 @@ def all_checkers(
     calm: bool,
     wrong_for_s: Callable[[], float] = lambda: 0.0,
     slowed_s: Callable[[], float] = lambda: 0.0,
-    blind: Callable[[], bool] = lambda: False,
+    cuts: Collection[str] = (),
 ) -> list[Checker]:
     return [
         OneZoneOut(
@@ -63,7 +64,8 @@ def all_checkers(
             people=people,
             wrong_for_s=wrong_for_s,
             regions=moves.drilled,
-            blind=blind,
+            blind=lambda: bool(cuts),
+            stateless=lambda: STATE in cuts,
         ),
         NobodyNotices(calm=calm),
     ]
