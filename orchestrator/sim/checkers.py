@@ -86,7 +86,7 @@ class OneZoneOut(Edges):
     only while all of those are in, unless every zone of it was out before.
     So may one for which a person has overridden I1 by name; and one that a run had out first answers for none that left
     beside it later. Does not verify: who asked, the lease's rows, a zone that gets too little only because DNS answers
-    favour another region, or one that somebody has put back by hand.
+    favour another region, or one that somebody has put back by hand, though it be a region that leaves just then.
     """
 
     rule: ClassVar[str] = "I1"
@@ -108,7 +108,8 @@ class OneZoneOut(Edges):
             self.exercised += 1
             self.clear(region)
             others = [z for z in world.zones.values() if z.zone.region not in out]
-            away = [z.zone.id for z in others if not is_in(z) or _long_dead(world, z)]
+            now_back = [z for z in others if z.by_hand and z.by_hand_s >= world.now_s - DETECT_S]
+            away = [z.zone.id for z in others if (not is_in(z) and z not in now_back) or _long_dead(world, z)]
             if away and not self.region_waived(region):
                 self.report(world, region, f"left while out: {', '.join(away)}")
 

@@ -97,10 +97,14 @@ class Steering:
         return seen is not None and seen.taking == 0
 
     async def want_no_more(self, zone: Zone, fence: Fence) -> None:
-        """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9)."""
-        wish = (await self._known()).zones.get(zone.id)
-        seen = await self.seen_zone(zone) if wish != OUT else None
-        wanted = self._as_it_is(zone, seen) if wish is None else wish
+        """It is to leave from where it is: a wish that its cloud has not carried out yet gives it nothing more (I2, I9).
+
+        Where none is on record, nothing is being carried out: a hand that has the zone out may put it back.
+        """
+        wanted = (await self._known()).zones.get(zone.id)
+        if wanted is None:
+            return
+        seen = await self.seen_zone(zone) if wanted != OUT else None
         if wanted == OUT or (wanted.placement is Placement.RAMP and seen is not None and seen.taking == 0):
             await self.want_zone(zone, OUT, fence)
         elif wanted == STEADY and seen is not None and seen.placement is Placement.RAMP:

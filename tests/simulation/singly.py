@@ -242,7 +242,7 @@ SINGLY: tuple[Single, ...] = (
         "what is ready in a zone that is out counts as capacity",
         replace(
             UNEVEN,
-            users_rps=420.0,
+            users_rps=340.0,
             zone_orders=(
                 outing(1.0, "drain", f"{AZURE}-2", lasts_s=70.0),
                 outing(25.0, "drain", f"{AZURE}-1", "I1", "I2"),

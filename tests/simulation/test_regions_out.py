@@ -1,4 +1,4 @@
-"""I8 for whole regions: out for longer than they may be silently, they are told of, and still brought back. All are mended."""
+"""Whole regions that are out: for too long, and beside what zones' runs have prepared. All are mended."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.sim.moves import RegionOrder
+from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import BRISK, Switching, good_deploy
+from orchestrator.sim.scenario import BRISK, Scenario, Switching, good_deploy, make_topology
 from orchestrator.sim.signals import SignalTurn
 from orchestrator.sim.truth import Physics
 
-AZURE = "azure/eastus"
+AWS, AZURE, WESTUS = "aws/us-east-1", "azure/eastus", "azure/westus"
 EXPIRES_S = 20.0
 SOON = replace(
     good_deploy(),
@@ -62,3 +63,34 @@ def test_a_drill_calls_a_region_back_that_has_expired_before() -> None:
     result = simulate(1, replace(SOON, region_orders=(drill,), signals=(bad,)))
     assert when(result, "told", "expired")[0] < 60.0 < when(result, "log", "return")[0] < 70.0
     assert ("succeeded", ()) == (result.status, result.violations)
+
+
+@pytest.mark.parametrize("called_back_s", [0.5, 1.5])
+def test_i3_a_region_that_is_called_back_before_it_left_leaves_weights_that_others_have_moved(
+    called_back_s: float,
+) -> None:
+    """Its settling gave one of its zones' users back to two, while that zone was out: 0.93 of them. Seed 1798200003292."""
+    zone, full = f"{WESTUS}-1", (f"{AZURE}-1", f"{WESTUS}-2")
+    scene = Scenario(make_topology({AZURE: 3, WESTUS: 2}), users_rps=299.1, full=full, deploy_at_s=400.0)
+    scene = replace(scene, zone_orders=(ZoneOrder(1.0, "evacuate", zone, 600.0), ZoneOrder(200.0, "restore", zone)))
+    orders = (RegionOrder(30.0, "evacuate", WESTUS), RegionOrder(30.0 + called_back_s, "return", WESTUS))
+    result = simulate(1, replace(scene, region_orders=orders))
+    assert [True, False] == [h.at_s < 30.0 for h in result.trace if h.kind == "dns"], (
+        "moved once, and put back at the end"
+    )
+    assert () == result.violations
+
+
+def test_i2_i9_a_zone_that_settles_gives_nobody_back_to_a_region_that_a_person_keeps_out() -> None:
+    """All of its users came at once, and nobody had looked whether it was sound. Seed 1798200001396."""
+    zone = f"{AWS}b"
+    scene = Scenario(make_topology({AWS: 3, "aws/eu-west-1": 3}), users_rps=353.0, full=(f"{AWS}a",), deploy_at_s=600.0)
+    restored = ZoneOrder(150.0, "restore", zone), ZoneOrder(200.0, "restore", zone, overrides=("I2",))
+    scene = replace(scene, zone_orders=(ZoneOrder(1.0, "drain", zone, 900.0), *restored))
+    orders = (RegionOrder(60.0, "evacuate", AWS, overrides=("I3",)), RegionOrder(400.0, "return", AWS))
+    result = simulate(1, replace(scene, region_orders=orders))
+    back_s = next(h.at_s for h in result.trace if h.kind == "log" and h.what == "settled")
+    assert 200.0 < back_s < 300.0
+    given = [h.what for h in result.trace if h.kind == "dns" and 61.0 < h.at_s < 400.0]
+    assert all(f"{AWS}=0" in weights.split() for weights in given), given
+    assert () == result.violations
