@@ -17,6 +17,7 @@ from orchestrator.sim.world import World
 WHOLE = 0.9  # a zone with at least this presence is in
 GONE = 0.001  # a zone with no more than this takes nothing
 DETECT_S = 12.0  # nobody is blamed for what befell the world this recently: it could not have been seen yet
+PLANNED_S = 20.0  # so long ago may the load have been measured on which a zone comes back
 SLACK = 0.02  # utilisation: rounding of weights, and of whole instances
 SICK = 0.04  # a share of failed requests that the gates must see
 SEEN = 10.0  # so many failed requests, within DETECT_S
@@ -267,7 +268,8 @@ class NoReplacementUnderTraffic(Checker):
 class ReturnsInSteps(Checker):
     """I9: a zone that changed its version spends a step at a smaller share before it is whole, and so does a region that was out.
 
-    Only where a step below 100 % could have been measured. Does not verify: how many steps there were, the gates'
+    Only where a step below 100 % could have been measured. Steps are planned on the load of up to 20 s ago: not where it
+    has risen since. Does not verify: how many steps there were, the gates'
     judgement in each, a share that grew because another zone of the region is lost or came back in the last 12 s, one
     that is all there is of a region whose other zones are out, a zone that somebody brought back by hand, or a region
     for a zone of which a person has overridden I2: without users there is no step in which anything could be measured.
@@ -329,7 +331,7 @@ class ReturnsInSteps(Checker):
         self.exercised += 1
         others = [z for z in zone.region.zones if z is not zone]
         alone = any(lost(z) for z in zone.region.zones) or (others and not any(is_in(z) for z in others))
-        if disturbed(world, zone.region) or alone or zone.by_hand:
+        if disturbed(world, zone.region) or alone or zone.by_hand or world.rose_s >= world.now_s - PLANNED_S:
             return
         if self._partial_s.get(zone_id, 0.0) < 0.8 * self.policy.ramp_step_s and self._measurable(zone):
             told = f"{self._partial_s.get(zone_id, 0.0):.1f} s below its full part at {', '.join(sorted(versions))}"

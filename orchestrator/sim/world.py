@@ -55,11 +55,10 @@ class World:
     sent: list[tuple[float, Mapping[str, float]]] = field(
         default_factory=list
     )  # when users were sent elsewhere: the shares before
+    rose_s: float = float("-inf")  # when users last asked for more
     found_sick_s: dict[str, float] = field(default_factory=dict)  # zone -> when a run found that it must leave at once
     _dirty: bool = True
     _dns_changes: int = 0
-
-    # Time -----------------------------------------------------------------------------------------------------------
 
     @property
     def now_s(self) -> float:
@@ -102,6 +101,7 @@ class World:
 
     def set_load(self, users_rps: float) -> None:
         if users_rps > self.users_rps:
+            self.rose_s = self.now_s
             self.disturb(*self.regions.values())
         self.note("load", f"{users_rps:.0f} rps")
         self.users_rps = users_rps
