@@ -77,10 +77,11 @@ class Leaving:
     async def _put_back(self, job: Job) -> Event | None:
         """Say so where the zone is to be out, has stood still, and takes all of its users: until the guards agree, it keeps them.
 
-        A hand has put it back, or nothing of what was asked has been done.
+        A hand has put it back, or nothing of what was asked has been done. One that had left before, and is not sick, need
+        not have stood still for that: an order may send it to drain again a moment after it was held (I4).
         """
         stale = job.stale()
-        if stale is None:
+        if stale is None and (job.progress.as_it_left or not job.progress.sound):
             return None
 
         async def look() -> bool | NotYet:
@@ -93,7 +94,7 @@ class Leaving:
         if not back:
             return None
         await self._steering.want_zone(job.zone, STEADY, job.fence)
-        return stale
+        return stale or job.event(E.STALE, "somebody has put it back: its guards are asked anew (I3, I4)")
 
     async def _until_deserted(self, job: Job) -> Event | None:
         """Kept connections outlive the TTL: wait until users have sent nothing for as long as it lasts."""

@@ -8,7 +8,7 @@ from orchestrator.core.policy import OnExpiry
 from orchestrator.sim.outings import ZoneOrder
 from orchestrator.sim.result import Result
 from orchestrator.sim.run import simulate
-from orchestrator.sim.scenario import Command, Scenario, make_topology
+from orchestrator.sim.scenario import Command, Hand, Scenario, Switching, make_topology
 from orchestrator.sim.truth import Physics
 
 AWS, OTHER = "aws/us-east-1", "aws/eu-west-1"
@@ -62,4 +62,18 @@ def test_users_are_not_sent_by_an_old_plan_to_a_region_that_has_lost_a_zone_mean
     scene = Scenario(TWO, users_rps=266.2, full=full, zone_orders=(drained,))
     settled_s = next(h.at_s for h in simulate(1, scene).trace if h.kind == "log" and h.args.get("step") == "settle")
     result = simulate(1, replace(scene, commands=(Command(settled_s + 1.0, "retarget", "v2"),)))
+    assert () == result.violations
+
+
+def test_i4_a_zone_that_a_hand_has_put_back_is_not_drained_again_unasked_by_a_new_target() -> None:
+    """Its upgrade was refused, and a moment later a retarget took it from users whom two cannot carry. Seed 1798400000145."""
+    usual = Scenario(make_topology({AWS: 3}), users_rps=150.0)
+    at_s = next(h.at_s for h in simulate(1, usual).trace if h.kind == "replace")
+    kill = (Switching(at_s + 0.5, "kill", on=True), Switching(at_s + 40.0, "kill", on=False))
+    scene = replace(usual, loads=((at_s + 1.0, 250.0),), hands=(Hand(at_s + 15.0, f"{AWS}a"),), switches=kill)
+    held_s = next(h.at_s for h in simulate(1, scene).trace if h.kind == "log" and h.what == "stuck")
+    result = simulate(1, replace(scene, commands=(Command(held_s + 2.0, "retarget", "v3"),)))
+    assert ["stale"] == [
+        h.what for h in result.trace if held_s < h.at_s < held_s + 3.0 and h.args.get("step") == "drain"
+    ][1:2]
     assert () == result.violations
