@@ -51,10 +51,13 @@ def turn(config: Path | None, name: SwitchName, *, on: bool, reason: str, every_
 
     async def act(store: Store) -> tuple[list[Switch], list[tuple[str, Halt]]]:
         await switches.turn(store, service, name, on=on, author=author(), reason=reason, now=now)
+        if not on:
+            return await switches.still_on(store, service, name), []
+        if name != "kill":
+            return [], []
         runs = await store.unfinished(None if every_service else service)
         set_now = [s for s in await store.switches() if s.service == service]
-        stands = [(run.id, halt) for run in runs if (halt := halted(run, set_now)) is not None]
-        return [] if on else await switches.still_on(store, service, name), stands if on and name == "kill" else []
+        return [], [(run.id, halt) for run in runs if (halt := halted(run, set_now)) is not None]
 
     left, stands = asyncio.run(with_store(settings, act))
     data: dict[str, Any] = {

@@ -305,9 +305,8 @@ def _told(moved: RegionState, before: Phase, kind: M, event: Event) -> RegionSta
         case M.SERVES:
             return replace(moved, calling_off=True, reason=event.evidence)
         case M.UNPREPARED | M.RETURN:
-            early = (
-                kind is M.UNPREPARED or before is Phase.PREPARING
-            )  # The weights are those of others, who may need them as they are (I3).
+            # Before it has left, the weights are those of others, who may need them as they are (I3).
+            early = kind is M.UNPREPARED or before is Phase.PREPARING
             return replace(moved, calling_off=early, weights={} if early else moved.weights, reason=event.evidence)
         case M.EVACUATE:
             behind = event.args.get("behind", moved.behind) is True

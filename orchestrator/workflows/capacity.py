@@ -402,7 +402,8 @@ class Capacity:
                 return None
             return job.event(E.REPLANNED, plan.arithmetic, {"undo": replace(prepared, weights=plan.weights).row()})
 
-        return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing="preparation")
+        doing = "asking whether the other regions still carry it"
+        return await job.until(look, job.policy.admit_timeout_s, late=E.UNPREPARED, doing=doing)
 
     async def await_survivor(self, job: Job, survivor: Zone, wanted: int) -> Event | None:
         async def look() -> bool | NotYet:

@@ -229,9 +229,8 @@ class OutingPerformer:
                 return job.event(OutingEvent.JOINED, f"{job.zone.id} serves already: {told(seen)}")
             # Off its load balancer first: an evacuation may have emptied it through its instances alone.
             await self._steering.want_out_if_lost(job.zone, job.fence)
-            if not any(
-                p.admitted for p in probes
-            ):  # Nor may the wish of a carrier that woke up late keep it on a ramp.
+            if not any(p.admitted for p in probes):
+                # Nor may the wish of a carrier that woke up late keep it on a ramp.
                 await self._steering.want_zone(job.zone, OUT, job.fence)
             out = await self._steering.until_zone(job.zone, job.fence)
             if isinstance(out, NotYet):
